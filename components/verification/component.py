@@ -38,7 +38,7 @@ from .target import CALL_SCRIPT, PLAINTEXT_SCRIPT, Caller, call_variables
 TIMEOUT_S = verify_workload.LIMIT_S + 100
 """Seconds for one verification beside Pulumi."""
 ENTRIES_TIMEOUT_S = 60
-"""Seconds to wait for the health of entries."""
+"""Seconds to wait for the health of entries, and for a pod."""
 CALL_TIMEOUT_S = 30
 """Seconds until endpoints must have answered."""
 
@@ -85,6 +85,12 @@ class VerifiedWorkload:
     def is_called(self) -> bool:
         """Whether pods call it to verify it."""
         return self.reachable_from_pods and self.has_service
+
+    @property
+    def runs_pods(self) -> bool:
+        """Whether the program runs pods of it."""
+        pods = self.workload.settings.pods
+        return pods is not None and pods.replicas > 0
 
     @property
     def account(self) -> tuple[str, str]:
@@ -368,6 +374,7 @@ class _Verifications:
             pods=called.pods(values["existing"]),
             port=number,
             target=jobs.target(called, verified.mode) if verified.is_called else None,
+            runs_pods=verified.runs_pods,
             not_offered=(settings.verify.port or number) if verified.is_called and port is None else 0,
             caller=Caller(f"Job {shared}", self._mesh.network, CALL_TIMEOUT_S, LISTENER_PORT),
             network=facts.network,
@@ -387,17 +394,15 @@ class _Verifications:
         """
         workload, mesh = verified.workload, self._mesh
         is_near = machine.network == mesh.network
-        pods = workload.settings.pods
-        replicas = pods.replicas if pods else 0
 
         def variables(values: Mapping[str, Any]) -> str:
             called = jobs.Called(values["workload"], values["facts"])
             target, port = jobs.target(called, verified.mode), called.workload.verified_port
             if target is None or port is None:
                 return shell.assignments(call_variables(caller, None))
-            if replicas and is_near:
+            if verified.runs_pods and is_near:
                 target = replace(target, ranges=mesh.cluster.pod_cidrs)
-            elif replicas:
+            elif verified.runs_pods:
                 gateways = tuple(f"{address}:{CROSS_NETWORK_PORT}" for address in values["gateway"])
                 target = replace(target, gateways=gateways)
             is_called = verified.is_called and machine.network in self._gateways
@@ -407,8 +412,8 @@ class _Verifications:
         def proof(values: Mapping[str, Any]) -> Proof:
             settings = values["workload"]
             port = jobs.Called(settings, values["facts"]).pods(values["existing"]).port
-            called = CalledPods(values["access"], settings.namespace, settings.name, port, values["address"]) if replicas else None
-            return Proof(called, warn_only=verified.mode == "warn")
+            pods = CalledPods(values["access"], settings.namespace, settings.name, port, values["address"])
+            return Proof(pods if verified.runs_pods else None, warn_only=verified.mode == "warn")
 
         caller = Caller(f"machine {machine.pulumi_resource_name}", machine.network, CALL_TIMEOUT_S)
         inputs = pulumi.Output.all(

@@ -398,6 +398,16 @@ def test_a_machines_proof_has_what_explains_its_failure(config: dict[str, Any], 
     assert proof.get("warn_only", False) is (mode == "warn")
 
 
+@pytest.mark.parametrize(("pods", "must_run"), [(None, False), ({"replicas": 0}, False), ({"replicas": 2}, True)])
+def test_a_verification_demands_a_pod_where_the_program_runs_some(
+    application: dict[str, Any], pods: dict[str, int] | None, must_run: bool
+) -> None:
+    """Not where the pods are of others: they may have none."""
+    if pods:
+        application["workloads"]["billing"]["pods"] = {"image": "billing:1", **pods}
+    assert harness.payload(graph_of(application)["billing-verification"]).get("runs_pods", False) is must_run
+
+
 def test_a_port_that_the_service_names_in_its_own_way_is_called(application: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     ports = [{"name": "http", "port": 80, "targetPort": "web", "protocol": "TCP"}]
     monkeypatch.setitem(harness.ANSWERS, "billing-service-billing", {"spec": {**BILLING["spec"], "ports": ports}})

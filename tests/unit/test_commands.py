@@ -109,6 +109,7 @@ def test_a_digest_covers_what_a_script_imports() -> None:
         "verification/resource_limits.py",
         "verification/scripts/calling_pods.py",
         "verification/scripts/cluster_objects.py",
+        "verification/scripts/deployment.py",
         "verification/scripts/members.py",
         "verification/scripts/policy_causes.py",
         "verification/scripts/verify_workload.py",

@@ -20,7 +20,7 @@ from ...local.cluster_access import ClusterAccess, Kubectl, kubectl
 from ..evidence import Call, Entry, Evidence, Plaintext, merge, parse, unproven
 from ..network_policies import End
 from ..target import CALL_SCRIPT, PLAINTEXT_SCRIPT, Caller, Target, call_variables, connections_for, plaintext_variables
-from . import policy_causes
+from . import deployment, policy_causes
 from .calling_pods import CallingPod, Jobs, NotRunning, NotStarted, Pair
 from .cluster_objects import Cluster, Running, WorkloadPods
 from .members import Expected, Member, endpoints_of_others, lost, still_there, wait_for_entries
@@ -49,7 +49,7 @@ class Payload:
     failed_groups: instance groups that failed in this update.
     group_sizes: how many machines of instance groups must be healthy at least, by the network's name
         in the mesh.
-    pods: its pods.
+    pods: its pods. runs_pods: whether a Deployment of this program runs some: one must be ready.
     port: the machines' port.
     target: what is called, without the endpoints; None where nothing is called.
     not_offered: the port that should be called, and that no Service leads to; 0 for none.
@@ -59,7 +59,7 @@ class Payload:
     caller: who calls, for the evidence.
     strict: whether an answer to a caller outside the mesh is a failure.
     warn_only: whether a failure is a part of the evidence alone.
-    timeout_s: seconds to wait for the health of entries.
+    timeout_s: seconds to wait for the health of entries, and meanwhile for a pod.
     """
 
     access: ClusterAccess = field(metadata={"record": ClusterAccess})
@@ -81,6 +81,7 @@ class Payload:
     closed: tuple[str, ...] = ()
     failed_groups: tuple[str, ...] = ()
     not_offered: int = 0
+    runs_pods: bool = False
 
     @property
     def namespace(self) -> str:
@@ -135,6 +136,7 @@ class _Verification:
 
     def __init__(self, payload: Payload) -> None:
         self._payload = payload
+        self._pods_until = monotonic() + payload.timeout_s
         self.parts: list[Evidence] = []
         self.failures: list[str] = []
         self._started = monotonic()
@@ -166,11 +168,17 @@ class _Verification:
             self._call(program, cluster, payload.target, members)
 
     def _pods(self, cluster: Cluster) -> tuple[Running, ...]:
+        payload = self._payload
         try:
-            return cluster.pods()
+            if not payload.runs_pods:
+                return cluster.pods()
+            pods, problems = deployment.wait_for_pod(cluster, payload.namespace, payload.workload, self._pods_until)
         except scripting.Failed as error:
-            self._fail(unproven(str(error), object=f"pods of {self._payload.namespace}/{self._payload.workload}"))
+            self._fail(unproven(str(error), object=f"pods of {payload.namespace}/{payload.workload}"))
             return ()
+        for problem in problems:
+            self._fail(problem)
+        return pods
 
     def _take_down(self, members: Sequence[Member], pods: Sequence[Running]) -> None:
         entries = tuple(member.entry for member in members)

@@ -25,7 +25,7 @@ from .copies import Copies, copies
 
 _TESTS = "tests/unit/verification"
 _OF_SCRIPTS = f"{_TESTS}/scripts"
-_OF_PODS = tuple(f"{_OF_SCRIPTS}/test_{name}.py" for name in ("verify_workload", "members", "calling_pods"))
+_OF_PODS = tuple(f"{_OF_SCRIPTS}/test_{name}.py" for name in ("verify_workload", "deployment", "members", "calling_pods"))
 _OF_MACHINES = f"{_OF_SCRIPTS}/test_prove_machine.py"
 _OF_CALLS = (
     f"{_OF_SCRIPTS}/test_call_service_functions.py",
@@ -37,6 +37,7 @@ FILES: Mapping[str, Sequence[str]] = {
     "components/verification/scripts/gateway-stats.sh": (f"{_OF_SCRIPTS}/test_gateway_stats.py",),
     "components/verification/scripts/plaintext-probe.sh": (f"{_OF_SCRIPTS}/test_plaintext_probe.py",),
     "components/verification/scripts/verify_workload.py": _OF_PODS,
+    "components/verification/scripts/deployment.py": _OF_PODS,
     "components/verification/scripts/members.py": _OF_PODS,
     "components/verification/scripts/calling_pods.py": _OF_PODS,
     "components/verification/scripts/remove_calling_pods.py": (f"{_OF_SCRIPTS}/test_calling_pods.py",),
