@@ -64,7 +64,7 @@ class Mesh(pulumi.ComponentResource):
     namespace_resources: Istio's namespaces, where this component creates them.
     gateway, gateway_port: where machines reach the control plane. gateway_ip: the IP address that `gateway` resolves
         to.
-    gateway_values: of the gateway's release; empty where it exists already.
+    istiod_values, gateway_values: of the releases; empty where they exist already.
     root_certificate: the mesh's trust anchor, as the cluster has it now.
     root_config_map: where that is: namespace and name of a ConfigMap, by a slash.
     facts: of the mesh, by its values, or by its cluster where it is adopted.
@@ -78,6 +78,7 @@ class Mesh(pulumi.ComponentResource):
     gateway: pulumi.Output[str]
     gateway_port: int
     gateway_ip: pulumi.Output[str]
+    istiod_values: Manifest
     gateway_values: pulumi.Output[Manifest]
     root_certificate: pulumi.Output[str]
     root_config_map: pulumi.Output[str]
@@ -99,6 +100,7 @@ class Mesh(pulumi.ComponentResource):
             self.facts = pulumi.Output.from_input(self._stated)
         self.namespace_resources = [] if settings.adopt else self._namespaces()
         istiod: Sequence[pulumi.Resource] = [self._gateway_api()] if args.other_networks else self.namespace_resources
+        self.istiod_values = {} if settings.adopt else charts.istiod_values(settings, cluster.network, cluster.replicas)
         if not settings.adopt:
             istiod = [self._control_plane(istiod)]
         values = None if cluster.gateway_service is None else self._gateway_values(cluster.gateway_service)
@@ -197,9 +199,7 @@ class Mesh(pulumi.ComponentResource):
     def _control_plane(self, depends_on: Sequence[pulumi.Resource]) -> Release:
         settings = self._args.settings
         base = self._release("istio-base", "base", charts.base_values(settings), self.namespace_resources)
-        return self._release(
-            names.ISTIOD_DEPLOYMENT, "istiod", charts.istiod_values(settings, self.network, self.cluster.replicas), [base, *depends_on]
-        )
+        return self._release(names.ISTIOD_DEPLOYMENT, "istiod", self.istiod_values, [base, *depends_on])
 
     def _gateway_values(self, service: Manifest) -> pulumi.Input[Manifest]:
         args, cluster = self._args, self.cluster

@@ -277,12 +277,12 @@ class _Verifications:
         return pulumi.Output.json_dumps([without_dependencies(each.recover(partial(_left_out, ""))) for each in revisions]).apply(_digest)
 
     def _objects_of(self, verified: VerifiedWorkload) -> pulumi.Output[str]:
-        """Return a digest of the objects in the cluster that decide what answers calls of a workload."""
+        """Return a digest of what decides in the cluster what answers calls of a workload."""
         workload, mesh = verified.workload, self._mesh
         callees = mesh.facts.apply(lambda facts: [*workload.callees(facts), mesh.settings.version])
         # Machines of other networks call by the gateway.
         gateway = mesh.gateway_values if self._networks(verified) else None
-        return pulumi.Output.json_dumps([callees, workload.existing_services, gateway]).apply(_digest)
+        return pulumi.Output.json_dumps([callees, workload.existing_services, mesh.istiod_values, gateway]).apply(_digest)
 
     def _changes(self, verified: VerifiedWorkload, joined: Mapping[str, Any], groups: Iterable[pulumi.Output[str]]) -> Mapping[str, Any]:
         """Return what could change the answer and is in no payload.

@@ -170,6 +170,7 @@ def test_a_workload_is_verified_again_only_if_something_of_it_changed(mesh: Call
         ("multi-network", put("networks.far.gateway.image", "other"), {"product", "far-gateway"}),
         ("multi-network", put("mesh.values.gateway.resources.limits.cpu", "2"), {"product", "far-gateway"}),
         ("single-network", put("mesh.values.gateway.resources.limits.cpu", "2"), set()),
+        ("single-network", put("mesh.values.istiod.meshConfig.defaultServiceExportTo", ["."]), {"product"}),
     ],
 )
 def test_machines_that_change_without_their_addresses_are_verified_again(
@@ -178,7 +179,7 @@ def test_machines_that_change_without_their_addresses_are_verified_again(
     change: Callable[[dict[str, Any]], object],
     workloads: set[str],
 ) -> None:
-    """Those of an instance group, and gateways: behind a load balancer, their address stays."""
+    """Those of an instance group, and gateways: behind a load balancer, their address stays. istiod decides what all proxies do."""
     running = mesh(name)
     running.up()
     changed = running.changed()

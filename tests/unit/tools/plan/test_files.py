@@ -456,9 +456,11 @@ def test_values_of_a_chart_are_named_and_nothing_is_promised_about_them() -> Non
     def change(config: Config) -> None:
         config["mesh"]["values"]["istiod"]["meshConfig"]["enableAutoMtls"] = False
 
-    changed = sentences(plan_of("lab", change))
+    plan = plan_of("lab", change)
+    changed = sentences(plan)
     assert "Release istiod gets other values" in changed and "enableAutoMtls" in changed
     assert "is not computed" in changed
+    assert plan.verification and plan.verification.runs == ("product",)
     version = sentences(plan_of("lab", lambda config: config["mesh"].update(version="1.31.1")))
     assert "not known here" not in version and "gets other values" not in version
 
