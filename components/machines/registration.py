@@ -30,7 +30,7 @@ from pulumi.runtime.rpc import UNKNOWN
 
 from ..dependencies import without_dependencies
 from ..local import cluster_access, scripting
-from ..local.cluster_access import ClusterAccess
+from ..local.cluster_access import ClusterAccess, Unreachable
 from ..plugin_process import end_with_cli
 from . import entries
 from .entries import Entry
@@ -39,15 +39,24 @@ end_with_cli()
 
 LISTING_LIFE_S = 60
 """Seconds for which entries that were listed are good: one preview or update lists them once."""
-_listings: dict[tuple[str, str], tuple[float, Mapping[str, Entry] | None]] = {}
+_listings: dict[tuple[str, str], tuple[float, Mapping[str, Entry] | scripting.Failed]] = {}
 _listing = threading.Lock()
+_NO_CRD = "the server doesn't have a resource type"
+"""What kubectl prints where Istio's CRDs are gone, and all entries with them."""
+_PLACE = ("workload", "namespace", "entry")
+"""Inputs of which a change moves the machine: it joins again."""
 
 
 def list_entries(access: ClusterAccess, namespace: str) -> Mapping[str, Entry] | None:
-    """Return the entries of a namespace by name; None where the API server does not answer.
+    """Return the entries of a namespace by name; None where they cannot be listed.
 
     All machines of a run share one request.
     """
+    listed = _shared_listing(access, namespace)
+    return None if isinstance(listed, scripting.Failed) else listed
+
+
+def _shared_listing(access: ClusterAccess, namespace: str) -> Mapping[str, Entry] | scripting.Failed:
     key = (repr(access), namespace)
     with _listing:
         listed = _listings.get(key)
@@ -56,12 +65,12 @@ def list_entries(access: ClusterAccess, namespace: str) -> Mapping[str, Entry] |
         return listed[1]
 
 
-def _list_entries(access: ClusterAccess, namespace: str) -> Mapping[str, Entry] | None:
+def _list_entries(access: ClusterAccess, namespace: str) -> Mapping[str, Entry] | scripting.Failed:
     try:
         with cluster_access.kubectl(access) as kubectl:
             return entries.read_all(kubectl, namespace)
-    except scripting.Failed:
-        return None
+    except scripting.Failed as error:
+        return {} if _NO_CRD in str(error) else error
 
 
 def _refuse_to_rename(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -94,10 +103,17 @@ class RegistrationProvider(ResourceProvider):
     serialize_as_secret_always = False
 
     def check(self, _olds: dict[str, Any], news: dict[str, Any]) -> CheckResult:
-        """Refuse machines in a preview already, where kubectl is missing."""
-        reason = "kubectl is not on PATH: install it on the computer that runs Pulumi"
-        missing = shutil.which("kubectl") is None
-        return CheckResult(news, [CheckFailure("access", reason)] if missing else [])
+        """Refuse machines in a preview already, where kubectl is missing or entries cannot be listed.
+
+        What only distinguishes a preview from an update is not kept.
+        """
+        inputs = {key: value for key, value in news.items() if key != "preview"}
+        if shutil.which("kubectl") is None:
+            reason = "kubectl is not on PATH: install it on the computer that runs Pulumi"
+            return CheckResult(inputs, [CheckFailure("access", reason)])
+        stays = all(_olds.get(key) == news[key] for key in ("identity", *_PLACE))
+        problem = _unlisted(inputs, news.get("preview") is True) if stays else ""
+        return CheckResult(inputs, [CheckFailure("", problem)] if problem else [])
 
     def create(self, props: dict[str, Any]) -> CreateResult:
         """Make an identifier."""
@@ -112,7 +128,7 @@ class RegistrationProvider(ResourceProvider):
         _refuse_to_rename(_olds, _news)
         if _olds["identity"] != _news["identity"]:
             return DiffResult(changes=True, replaces=["identity"])
-        moved = any(_olds[key] != _news[key] for key in ("workload", "namespace", "entry"))
+        moved = any(_olds[key] != _news[key] for key in _PLACE)
         return DiffResult(changes=moved or _is_out(_id, _news))
 
     def update(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> UpdateResult:
@@ -127,16 +143,36 @@ class RegistrationProvider(ResourceProvider):
 def _is_out(registration: str, props: Mapping[str, Any]) -> bool:
     """Return whether a machine's entry is missing, another's, or without a connection.
 
-    Without an answer of the API server nothing is joined.
+    Where entries cannot be listed nothing is joined: `check` refuses that, or accepts it.
     """
-    access, entry = props["access"], props["entry"]
-    unknown = UNKNOWN in (access, entry) or UNKNOWN in access.values()
-    if unknown or props.get("forgotten"):
+    if not _is_compared(props):
         return False
-    listed = list_entries(ClusterAccess(**access), props["namespace"])
+    entry, listed = props["entry"], list_entries(ClusterAccess(**props["access"]), props["namespace"])
     if listed is None:
         return False
     return entry not in listed or not listed[entry].is_joined(registration)
+
+
+def _is_compared(props: Mapping[str, Any]) -> bool:
+    """Return whether a machine is compared with its entry."""
+    access, entry = props["access"], props["entry"]
+    return not (UNKNOWN in (access, entry) or UNKNOWN in access.values() or props.get("forgotten"))
+
+
+def _unlisted(props: Mapping[str, Any], preview: bool) -> str:
+    """Return why it is unknown whether a machine is in the mesh; "" where it is known.
+
+    A preview accepts an API server that cannot be reached, as `ClusterCheck` does.
+    """
+    if not _is_compared(props):
+        return ""
+    namespace = props["namespace"]
+    listed = _shared_listing(ClusterAccess(**props["access"]), namespace)
+    if not isinstance(listed, scripting.Failed) or (preview and isinstance(listed, Unreachable)):
+        return ""
+    grant = f"grant list on workloadentries (networking.istio.io) in the namespace {namespace}"
+    fix = grant if "(Forbidden)" in str(listed) else "run it again"
+    return f"whether the machine is in the mesh cannot be read: {listed}: {fix}"
 
 
 def _without_defaults(access: ClusterAccess) -> dict[str, str]:
@@ -185,6 +221,7 @@ class Registration(Resource, module="registration", name="Registration"):
             "identity": args.identity,
             "entry": without_dependencies(pulumi.Output.from_input(args.entry)),
             "forgotten": args.forgotten or None,
+            "preview": pulumi.runtime.is_dry_run() or None,
             "checked": None,
         }
         super().__init__(RegistrationProvider(), name, props, opts)

@@ -9,6 +9,7 @@ from typing import Any
 
 from components import names
 from components.local import scripting
+from components.local.cluster_access import Unreachable
 
 WORKLOAD_GROUP = {"apiVersion": "networking.istio.io/v1", "kind": "WorkloadGroup", "metadata": {"name": "billing", "uid": "the-group"}}
 
@@ -57,7 +58,7 @@ class FakeCluster:
     def kubectl(self, _access: Any) -> Iterator[Any]:
         """Stand in for `cluster_access.kubectl`."""
         if self.down:
-            raise scripting.Failed(self.down)
+            raise Unreachable(self.down)
         yield self
 
     def call(self, *words: str, stdin: bytes = b"", timeout_s: float | None = None) -> scripting.Done:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pulumi.runtime.rpc import UNKNOWN
 
-from components.local import cluster_access
+from components.local import cluster_access, scripting
 from components.local.cluster_access import ClusterAccess
 from components.machines import registration
 from components.machines.registration import RegistrationProvider
@@ -100,10 +100,66 @@ def test_a_machine_whose_probe_fails_is_in_the_mesh(cluster: FakeCluster) -> Non
     assert diff() == (False, None)
 
 
-def test_an_api_server_that_does_not_answer_changes_nothing(cluster: FakeCluster) -> None:
+def problems(preview: bool, **news: Any) -> list[str]:
+    """Return why a machine that was registered is refused."""
+    result = RegistrationProvider().check(PROPS, {**PROPS, "preview": preview, **news})
+    assert "preview" not in result.inputs, "else every update after a preview would show a difference"
+    return [failure.reason for failure in result.failures]
+
+
+def test_an_api_server_that_cannot_be_reached_changes_nothing_in_a_preview(cluster: FakeCluster) -> None:
     cluster.entries.clear()
     cluster.down = "Unable to connect to the server"
+    assert problems(preview=True) == []
     assert diff() == (False, None)
+
+
+def test_an_api_server_that_cannot_be_reached_fails_an_update(cluster: FakeCluster) -> None:
+    cluster.down = "Unable to connect to the server"
+    [problem] = problems(preview=False)
+    assert "whether the machine is in the mesh cannot be read: Unable to connect to the server" in problem
+
+
+def refuse(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch, words: str, status: int = 1) -> None:
+    """Have the API server, which answers, give no list of entries."""
+    monkeypatch.setattr(cluster, "call", lambda *_, **__: scripting.Done(status, b"", words.encode()))
+
+
+FORBIDDEN = 'Error from server (Forbidden): workloadentries.networking.istio.io is forbidden: User "ci" cannot list resource'
+
+
+@pytest.mark.parametrize("preview", [True, False])
+@pytest.mark.parametrize(
+    ("words", "status", "says"),
+    [
+        (FORBIDDEN, 1, FORBIDDEN),
+        ("Error from server (TooManyRequests): too many requests", 1, "too many requests"),
+        ("Error from server (InternalError): an error on the server", 1, "an error on the server"),
+        ("", scripting.TIMED_OUT, "did not end within 30 s"),
+    ],
+)
+def test_entries_that_the_api_server_does_not_list_are_no_machines_in_the_mesh(
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch, preview: bool, words: str, status: int, says: str
+) -> None:
+    """A machine could be out of the mesh, and the update would succeed without a change."""
+    refuse(cluster, monkeypatch, words, status)
+    [problem] = problems(preview)
+    assert says in problem
+    grant = "grant list on workloadentries (networking.istio.io) in the namespace shop"
+    assert (grant in problem) == ("Forbidden" in words)
+
+
+@pytest.mark.parametrize("news", [{"forgotten": True}, {"identity": "machine-2"}, {"namespace": "other"}, {"entry": UNKNOWN}])
+def test_a_machine_that_is_not_compared_needs_no_list(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch, news: dict[str, Any]) -> None:
+    refuse(cluster, monkeypatch, FORBIDDEN)
+    assert problems(preview=False, **news) == []
+    assert RegistrationProvider().check({}, dict(PROPS)).failures == [], "a machine that is new has no entry"
+
+
+def test_machines_join_again_after_istio_was_uninstalled(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    refuse(cluster, monkeypatch, 'error: the server doesn\'t have a resource type "workloadentries"')
+    assert problems(preview=True) == []
+    assert diff() == (True, None)
 
 
 @pytest.mark.parametrize("key", ["entry", "access", "context"])
