@@ -121,6 +121,7 @@ class _Join:
         self._owner, self._bundle = payload.bundle.owner, payload.bundle
         self._held = contextlib.ExitStack()
         self._slots: list[SlotRequest] = []
+        self._is_joined = False
         self._before: Entry | None = None
         self._unconfirmed = ""
         self._stamp: _Stamp | None = None
@@ -130,14 +131,19 @@ class _Join:
         with self._held:
             try:
                 done = self._run_script()
-                self._wait_for_entry()
+                is_healthy = self._wait_for_entry()
             except scripting.Failed as error:
                 self._halt(error)
                 raise
-            if not self._slots:
+            self._is_joined = is_healthy or self._was_joined()
+            if self._is_joined and not self._slots:
                 slots.joined(self._kubectl, self._slot_request())
             self._settle()
         return done
+
+    def _was_joined(self) -> bool:
+        """Return whether the machine has been in the mesh. Its registration may be another one since."""
+        return bool(slots.declared(self._kubectl, self._slot_request()).registration)
 
     def _settle(self) -> None:
         """Delete what keeps out the machine that this host was until now, by its entry of then."""
@@ -321,7 +327,7 @@ class _Join:
         taken = []
         for each in requests:
             try:
-                is_alone = self._held.enter_context(slots.slot(self._kubectl, each, report, pause))
+                is_alone = self._held.enter_context(slots.slot(self._kubectl, each, report, pause, lambda: self._is_joined))
             except NoLease as error:
                 if each is request:
                     return f"no {error}"
@@ -391,8 +397,8 @@ class _Join:
             update=update_id.update_id(),
         )
 
-    def _wait_for_entry(self) -> None:
-        """Wait until the machine's entry is Healthy.
+    def _wait_for_entry(self) -> bool:
+        """Wait until the machine's entry is Healthy, and return whether it is.
 
         One that was not Healthy before the join is only reported: a machine may join before its
         application is installed.
@@ -402,7 +408,7 @@ class _Join:
             entry = self._read_entry()
             joined = entry is not None and entry.is_joined(self._owner.registration)
             if entry and joined and entry.healthy:
-                return
+                return True
             limit_s = ENTRY_TIMEOUT_S if was_healthy or not joined else PROBE_TIMEOUT_S
             if monotonic() - begin > limit_s:
                 break
@@ -421,6 +427,7 @@ class _Join:
         if was_healthy:
             raise scripting.Failed(sentence)
         report(sentence)
+        return False
 
     def _read_entry(self) -> Entry | None:
         with contextlib.suppress(scripting.Failed):

@@ -76,17 +76,19 @@ def slot(
     request: SlotRequest,
     report: Callable[[str], None],
     pause: Callable[[float], None] | None = None,
+    is_joined: Callable[[], bool] = lambda: True,
 ) -> Iterator[bool]:
     """Hold a slot of the workload: wait for it, renew it meanwhile, and give it back.
 
     It gives whether an agent is stopped that alone serves the workload. A machine that is out of
-    the mesh waits for nothing. Where the block ends without an exception, the machine is recorded
-    as one that is in the mesh.
+    the mesh waits for nothing. Where the block ends without an exception, a machine that is joined
+    then is recorded as one that is in the mesh.
 
     kubectl: kubectl for the workload's cluster; also called from another thread.
     request: the machine whose agent is to be stopped.
     report: takes one line about the progress.
     pause: passes seconds; what it raises ends the wait. None: `sleep`.
+    is_joined: returns, after the block, whether the machine's entry is Healthy, or was before.
 
     Raises scripting.Failed, with the machine unchanged, where the update is halted or the Lease
     cannot be used. Also where machines that are out of the mesh take all slots for `PATIENCE_S`.
@@ -95,7 +97,7 @@ def slot(
     succeeded = False
     try:
         yield holder.take()
-        succeeded = True
+        succeeded = is_joined()
     finally:
         holder.give_back(succeeded)
 
@@ -126,8 +128,8 @@ def halt(kubectl: KubectlCall, request: SlotRequest, cause: str) -> None:
 def joined(kubectl: KubectlCall, request: SlotRequest) -> None:
     """Record that a machine is in the mesh: from now on it counts as unavailable when it is not.
 
-    To be called by every join that took no slot, once the machine's entry is Healthy. Without the
-    record a machine is new: no join waits for it.
+    To be called by every join that took no slot, once the machine's entry is Healthy, or where it was
+    before. Without the record a machine is new: no join waits for it.
 
     Raises scripting.Failed where the Lease cannot be written.
     """

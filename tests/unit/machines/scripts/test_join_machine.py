@@ -112,7 +112,7 @@ class Slots:
         self.stack: dict[str, str] = {}
 
     @contextmanager
-    def slot(self, _kubectl: object, request: SlotRequest, _report: object, pause: Pause) -> Iterator[bool]:
+    def slot(self, _kubectl: object, request: SlotRequest, _report: object, pause: Pause, is_joined: Callable[[], bool]) -> Iterator[bool]:
         pause(self.wait_s)
         if self.refusal:
             raise scripting.Failed(self.refusal)
@@ -123,6 +123,8 @@ class Slots:
         self.on_take()
         try:
             yield f"{request.namespace}/{request.workload}" in self.alone
+            if is_joined():
+                self.log.append(f"joined {request.machine}")
         finally:
             self.log.append("give back")
 
@@ -367,7 +369,7 @@ def test_a_slot_is_held_until_the_entry_is_healthy(
     cluster.call = call  # type: ignore[method-assign]
     monkeypatch.setattr(join_machine, "PROBE_TIMEOUT_S", 60)
     join_machine.run(PAYLOAD)
-    assert held.log[-4:] == ["take billing-1", "look", "look", "give back"]
+    assert held.log[-5:] == ["take billing-1", "look", "look", "joined billing-1", "give back"]
 
 
 def test_a_machine_that_moves_waits_for_a_slot_of_the_workload_that_it_leaves(machine: Machine, held: Slots) -> None:
@@ -520,6 +522,30 @@ def test_a_machine_that_istiod_has_not_registered_is_an_error(machine: Machine, 
     }[registered]
     with pytest.raises(scripting.Failed, match="istiod has not registered it"):
         join_machine.run(PAYLOAD)
+
+
+@pytest.mark.parametrize("questions", [[], ["stop"]])
+def test_a_machine_counts_as_joined_once_its_probe_succeeds(
+    machine: Machine, cluster: FakeCluster, held: Slots, questions: list[str]
+) -> None:
+    """No join of another machine waits for one that has never served."""
+    machine.questions, held.stack = questions, {"shop/billing billing-1": ""}
+    machine.registers = lambda: cluster.add(ENTRY, "0123", healthy=False)
+    join_machine.run(PAYLOAD)
+    assert "joined billing-1" not in held.log
+    machine.registers = lambda: cluster.add(ENTRY, "0123")
+    join_machine.run(PAYLOAD)
+    assert held.log.count("joined billing-1") == 1
+
+
+@pytest.mark.parametrize("questions", [[], ["stop"]])
+def test_a_machine_that_has_served_counts_by_its_new_registration(
+    machine: Machine, cluster: FakeCluster, held: Slots, questions: list[str]
+) -> None:
+    machine.questions, held.stack = questions, {"shop/billing billing-1": "4567"}
+    machine.registers = lambda: cluster.add(ENTRY, "0123", healthy=False)
+    join_machine.run(PAYLOAD)
+    assert "joined billing-1" in held.log
 
 
 @pytest.mark.parametrize("before", [True, False, None])

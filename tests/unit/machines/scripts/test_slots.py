@@ -292,6 +292,13 @@ def test_a_machine_whose_slot_expired_while_it_joined_counts_from_then_on(holder
     assert api.holders == set(holder.split())
 
 
+def test_a_machine_that_has_not_served_gives_its_slot_back_and_does_not_count() -> None:
+    api = Api()
+    with slots.slot(api, REQUEST, lambda _: None, is_joined=lambda: False):
+        assert api.holders == {"m2"}
+    assert "joined.istio-vm-mesh/m2" not in api.annotations and api.holders == set()
+
+
 def test_a_slot_that_expired_while_its_join_failed_is_not_written_again() -> None:
     api = Api()
     with pytest.raises(scripting.Failed, match="not ready"), slots.slot(api, REQUEST, lambda _: None):
