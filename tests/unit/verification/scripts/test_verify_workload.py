@@ -682,9 +682,7 @@ def test_a_pod_that_is_ready_again_where_it_was_is_called_again(cluster: ApiServ
     verify_workload.run(PAYLOAD)
 
 
-def test_endpoints_are_not_called_again_once_that_would_take_too_long(
-    cluster: ApiServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_endpoints_are_not_called_again_once_that_would_take_too_long(cluster: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
     failing(cluster)
 
     def change() -> None:
