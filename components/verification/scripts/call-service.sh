@@ -441,8 +441,7 @@ is_hanging() {
 
 # Whether that lasts. The machine's applications connect by the same proxy, which takes a moment.
 keeps_hanging() {
-  local look
-  for look in 1 2 3 4; do
+  for _ in 1 2 3 4; do
     is_hanging || return 1
     sleep 0.3
     read_given
