@@ -13,7 +13,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any
 
 import pulumi
@@ -41,8 +41,12 @@ LISTING_LIFE_S = 60
 """Seconds for which entries that were listed are good: one preview or update lists them once."""
 _listings: dict[tuple[str, str], tuple[float, Mapping[str, Entry] | scripting.Failed]] = {}
 _listing = threading.Lock()
-_NO_CRD = "the server doesn't have a resource type"
-"""What kubectl prints where Istio's CRDs are gone, and all entries with them."""
+_NO_CRD = ("the server doesn't have a resource type", "could not find the requested resource")
+"""What kubectl prints where Istio's CRDs are gone, and all entries with them: by its list of types, or
+by one that it has kept."""
+_FORBIDDEN = "(Forbidden)"
+_PAUSE_S = 2
+"""Seconds until entries are listed once more: a busy API server may refuse a request."""
 _PLACE = ("workload", "namespace", "entry")
 """Inputs of which a change moves the machine: it joins again."""
 
@@ -66,11 +70,19 @@ def _shared_listing(access: ClusterAccess, namespace: str) -> Mapping[str, Entry
 
 
 def _list_entries(access: ClusterAccess, namespace: str) -> Mapping[str, Entry] | scripting.Failed:
+    listed = _list_once(access, namespace)
+    if not isinstance(listed, scripting.Failed) or isinstance(listed, Unreachable) or _FORBIDDEN in str(listed):
+        return listed
+    sleep(_PAUSE_S)
+    return _list_once(access, namespace)
+
+
+def _list_once(access: ClusterAccess, namespace: str) -> Mapping[str, Entry] | scripting.Failed:
     try:
         with cluster_access.kubectl(access) as kubectl:
             return entries.read_all(kubectl, namespace)
     except scripting.Failed as error:
-        return {} if _NO_CRD in str(error) else error
+        return {} if any(words in str(error) for words in _NO_CRD) else error
 
 
 def _refuse_to_rename(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -171,7 +183,7 @@ def _unlisted(props: Mapping[str, Any], preview: bool) -> str:
     if not isinstance(listed, scripting.Failed) or (preview and isinstance(listed, Unreachable)):
         return ""
     grant = f"grant list on workloadentries (networking.istio.io) in the namespace {namespace}"
-    fix = grant if "(Forbidden)" in str(listed) else "run it again"
+    fix = grant if _FORBIDDEN in str(listed) else "run it again"
     return f"whether the machine is in the mesh cannot be read: {listed}: {fix}"
 
 

@@ -688,8 +688,7 @@ wait_for_deregistration() {
   [ "$seconds" -le $((GRACE_S + 3)) ] || seconds=$((GRACE_S + 3)) # the clock was set back
   for _ in $(seq "$seconds"); do sleep 1; done
   # Where that istiod has ended meanwhile, the next one would take the entry over as it is.
-  # shellcheck disable=SC2086 # words
-  ASK=${ASK:+120} GOES_ON=1 ask gone $AGENT
+  ASK=${ASK:+120} GOES_ON=1 ask gone
 }
 
 # What keeps the machine out ends with the answer, because istiod would refuse the new agent, too.

@@ -142,8 +142,14 @@ class _Join:
         return done
 
     def _was_joined(self) -> bool:
-        """Return whether the machine has been in the mesh. Its registration may be another one since."""
-        return bool(slots.declared(self._kubectl, self._slot_request()).registration)
+        """Return whether the machine has been in the mesh, as far as that can be read. Its registration
+        may be another one since.
+        """
+        try:
+            return bool(slots.declared(self._kubectl, self._slot_request()).registration)
+        except scripting.Failed as error:
+            report(f"machine {self._owner.machine}: it is not recorded as joined: {error}")
+            return False
 
     def _settle(self) -> None:
         """Delete what keeps out the machine that this host was until now, by its entry of then."""
@@ -247,7 +253,7 @@ class _Join:
         if topic == "stop":
             return self._take_slots(pause, *rest[:3])
         if topic == "gone":
-            return self._delete_entry(*rest[:3])
+            return self._delete_entry()
         if topic == "start":
             return self._let_in()
         if topic == "confirm" and len(rest) == 1 and re.fullmatch(r"[0-9.]+", rest[0]):
@@ -342,15 +348,14 @@ class _Join:
         self._slots = taken
         return "yes"
 
-    def _delete_entry(self, namespace: str = "", _workload: str = "", registration: str = "") -> str:
-        """Delete what is left of the registration of the agent that was stopped.
+    def _delete_entry(self) -> str:
+        """Delete what istiod has left of this machine's registration, whose agent was stopped.
 
-        namespace, _workload, registration: of that agent, by the machine's stamp; "" without one.
+        Another registration's entry stays: its agent may run on the host that this disk is a copy
+        of.
         """
-        if not registration:
-            return "yes"
         try:
-            is_left = entries.delete_registered(self._kubectl, namespace, registration)
+            is_left = entries.delete_registered(self._kubectl, self._owner.namespace, self._owner.registration)
         except scripting.Failed as error:
             return f"no its WorkloadEntry of before was not deleted: {error}"
         if is_left:

@@ -839,9 +839,9 @@ call_by_chance() {
     call_all "${round[@]}"
     number=$((number + size)) is_clean='' is_enough=''
     read_given
+    if [ ${#failed[@]} = 0 ] && ! keeps_hanging; then is_clean=1; else has_failed=1; fi
     note_chosen
     missing=$(missing_here)
-    if [ ${#failed[@]} = 0 ] && ! keeps_hanging; then is_clean=1; else has_failed=1; fi
     # The configuration takes longest to read, so it is read last.
     if [ -n "$is_clean" ] && are_enough "$number"; then
       is_enough=1

@@ -32,6 +32,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> FakeCluster:
     cluster = FakeCluster()
     monkeypatch.setattr(cluster_access, "kubectl", cluster.kubectl)
     monkeypatch.setattr(registration, "_listings", {})
+    monkeypatch.setattr(registration, "sleep", lambda _: None)
     cluster.add(ENTRY, ID)
     return cluster
 
@@ -156,8 +157,22 @@ def test_a_machine_that_is_not_compared_needs_no_list(cluster: FakeCluster, monk
     assert RegistrationProvider().check({}, dict(PROPS)).failures == [], "a machine that is new has no entry"
 
 
-def test_machines_join_again_after_istio_was_uninstalled(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    refuse(cluster, monkeypatch, 'error: the server doesn\'t have a resource type "workloadentries"')
+def test_one_refusal_of_a_busy_api_server_is_asked_again(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = cluster.call
+    refuse(cluster, monkeypatch, "Error from server (TooManyRequests): too many requests")
+    monkeypatch.setattr(registration, "sleep", lambda _: monkeypatch.setattr(cluster, "call", answer))
+    assert (problems(preview=False), diff()) == ([], (False, None))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        'error: the server doesn\'t have a resource type "workloadentries"',
+        'Error from server (NotFound): Unable to list "networking.istio.io/v1, Resource=workloadentries": the server could not find the requested resource',
+    ],
+)
+def test_machines_join_again_after_istio_was_uninstalled(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch, words: str) -> None:
+    refuse(cluster, monkeypatch, words)
     assert problems(preview=True) == []
     assert diff() == (True, None)
 

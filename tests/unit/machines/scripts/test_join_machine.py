@@ -313,19 +313,23 @@ def test_an_entry_of_before_that_istiod_has_left_is_deleted(
 ) -> None:
     """Another istiod would take it over with its old labels, ports and network."""
     cluster.add(ENTRY, "0123")
-    machine.questions = ["gone shop billing 0123"]
+    machine.questions = ["gone"]
     join_machine.run(PAYLOAD)
     assert machine.answers == ["yes"] and f"delete {entries.KIND} --selector {names.REGISTRATION_LABEL}=0123" in "\n".join(cluster.calls)
     assert "istiod had left its WorkloadEntry of before, which is deleted now" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("question", ["gone shop billing 0123", "gone", "gone shop billing"])
-def test_an_entry_that_istiod_has_deleted_is_no_news(
-    machine: Machine, cluster: FakeCluster, question: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    machine.questions = [question]
+def test_an_entry_that_istiod_has_deleted_is_no_news(machine: Machine, capsys: pytest.CaptureFixture[str]) -> None:
+    machine.questions = ["gone"]
     join_machine.run(PAYLOAD)
     assert (machine.answers, capsys.readouterr().err) == (["yes"], "")
+
+
+def test_the_entry_of_the_host_that_a_disk_was_copied_from_stays(machine: Machine, held: Slots, cluster: FakeCluster) -> None:
+    cluster.add("billing-192.0.2.9-pods", "4567")
+    machine.questions, held.stack["shop/invoices billing-9"] = [STAMPED, "gone"], "4567"
+    join_machine.run(replace(PAYLOAD, take_over="mesh/prod"))
+    assert "billing-192.0.2.9-pods" in cluster.entries
 
 
 def test_an_entry_of_before_that_cannot_be_deleted_fails_the_join(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -333,7 +337,7 @@ def test_an_entry_of_before_that_cannot_be_deleted_fails_the_join(machine: Machi
         raise scripting.Failed("forbidden")
 
     monkeypatch.setattr(entries, "delete_registered", refuse)
-    machine.questions = ["gone shop billing 0123"]
+    machine.questions = ["gone"]
     with pytest.raises(scripting.Failed, match="its WorkloadEntry of before was not deleted: forbidden"):
         join_machine.run(PAYLOAD)
 
