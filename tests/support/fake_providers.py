@@ -35,6 +35,7 @@ from tools.standins.provider import (
 VERSIONS = {"gcp": _utilities.get_version(), "kubernetes": "4.32.0", "command": "1.2.1", "pulumi-python": ""}
 CLUSTER_CHECK = "pulumi-python:dynamic/cluster:ClusterCheck"
 MESH_READING = "pulumi-python:dynamic/mesh:MeshReading"
+REGISTRATION = "pulumi-python:dynamic/registration:Registration"
 _NAMED = ("metadata.name", "metadata.namespace")
 
 
@@ -56,6 +57,8 @@ class FakeProvider(Provider):
             inputs = {key: value for key, value in request.inputs.items() if key != "preview"}
             unknown = has_unknown([request.inputs["access"], request.inputs["wanted"]])
             return Checked({**inputs, "facts": UNKNOWN if unknown else mesh_facts.encode(harness.THEIR_MESH)})
+        if request.type == REGISTRATION:
+            return Checked({key: value for key, value in request.inputs.items() if key != "preview"})
         named = request.type.startswith(("gcp:compute", "gcp:dns/managedZone")) and "name" not in request.inputs
         kept = request.old_inputs.get("name", f"{request.name}-0123456")
         return Checked({**request.inputs, "name": kept} if named else request.inputs)

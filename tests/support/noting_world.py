@@ -28,7 +28,6 @@ CLUSTER = "gcp:container/cluster:Cluster"
 INSTANCE = "gcp:compute/instance:Instance"
 TEMPLATE = "gcp:compute/regionInstanceTemplate:RegionInstanceTemplate"
 MANAGER = "gcp:compute/regionInstanceGroupManager:RegionInstanceGroupManager"
-REGISTRATION = "pulumi-python:dynamic/registration:Registration"
 RECREATED_BY = {
     INSTANCE: ("bootDisk.initializeParams.image", "bootDisk.initializeParams.type", "zone", "name"),
     TEMPLATE: ("",),
@@ -176,7 +175,7 @@ class World:
     def effects(self) -> dict[str, str]:
         """Return what became of machines in this update, in the words of plans."""
         by_machine: dict[str, list[str]] = {}
-        gone = {name for op, type_, name in self.log if op == "delete" and type_ == REGISTRATION}
+        gone = {name for op, type_, name in self.log if op == "delete" and type_ == fake_providers.REGISTRATION}
         for machine, event in self.events:
             if event != "join deleted" or names.part_name(machine, names.REGISTRATION) not in gone:
                 by_machine.setdefault(machine, []).append(event)
@@ -243,7 +242,7 @@ class NotingProvider(fake_providers.FakeProvider):
         self._world = world
 
     def diff(self, request: Request) -> Difference:
-        if request.type == REGISTRATION:
+        if request.type == fake_providers.REGISTRATION:
             result = RegistrationProvider().diff(request.id, dict(request.state), dict(request.inputs))
             return Difference({"identity": "update"} if result.changes else {}, frozenset(result.replaces or ()))
         if request.type in RECREATED_BY:
@@ -270,7 +269,7 @@ class NotingProvider(fake_providers.FakeProvider):
 
     def update(self, request: Request) -> Properties:
         state = super().update(request)
-        if request.type == REGISTRATION and not request.preview:
+        if request.type == fake_providers.REGISTRATION and not request.preview:
             state = {**state, **(RegistrationProvider().update(request.id, {}, dict(request.inputs)).outs or {})}
         if request.preview:
             # An update of a thing on Google Cloud leaves its ID and its addresses as they are.
