@@ -243,11 +243,11 @@ class _Join:
 
     def _answer(self, words: str, pause: Pause) -> str:
         """Answer a question of the script: `yes`, or `no` with the reason and the fix."""
-        topic, *rest = words.split()
+        topic, *rest = ("" if word == "-" else word for word in words.split())
         if topic == machine_lock.TOPIC and len(rest) == 1:
             return self._lock_wait.answer(rest[0], pause)
         if topic == "owner" and len(rest) == len(fields(_Stamp)):
-            return self._may_take(_Stamp(*("" if word == "-" else word for word in rest)))
+            return self._may_take(_Stamp(*rest))
         if topic == "changes" and len(rest) == 1:
             return self._report_changes(rest[0])
         if topic == "stop":
@@ -351,8 +351,7 @@ class _Join:
     def _delete_entry(self) -> str:
         """Delete what istiod has left of this machine's registration, whose agent was stopped.
 
-        Another registration's entry stays: its agent may run on the host that this disk is a copy
-        of.
+        Another registration's entry stays: its agent may run on the host whose disk was copied.
         """
         try:
             is_left = entries.delete_registered(self._kubectl, self._owner.namespace, self._owner.registration)
