@@ -36,9 +36,10 @@ class ExistingGateway(Record):
         description="Values of the Service in the gateway's chart: `type`, `annotations`, "
         "`externalIPs` and others. `ports` have no effect where machines are in other networks, "
         f"`port` is {XDS_PORT} and `behindNat` is false: the chart fixes them. "
-        "Default: a LoadBalancer with `address` that admits the CIDRs "
-        "of networks with machines. On GKE it is public without the annotation "
-        "`networking.gke.io/load-balancer-type: Internal`.",
+        "A LoadBalancer admits the CIDRs of networks with machines, unless "
+        "`loadBalancerSourceRanges` lists others; `[]` admits all. On GKE it is public without the "
+        "annotation `networking.gke.io/load-balancer-type: Internal`. Default: a LoadBalancer with "
+        "`address`.",
     )
     install: bool = Field(
         default=True,

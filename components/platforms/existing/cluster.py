@@ -15,6 +15,11 @@ from ...kubernetes import Cluster
 from ...local.cluster_access import ClusterAccess
 from ...manifest import Manifest
 
+LOAD_BALANCER = "LoadBalancer"
+"""The type of a gateway's Service by default, also in Istio's chart."""
+SOURCE_RANGES = "service.beta.kubernetes.io/load-balancer-source-ranges"
+"""An annotation of Kubernetes' with the CIDRs that a load balancer admits."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ExistingClusterArgs:
@@ -56,11 +61,14 @@ def existing_cluster(args: ExistingClusterArgs) -> Cluster:
 def gateway_service(gateway: ExistingGateway, clients: Sequence[str]) -> Manifest:
     """Return the `service` values of the gateway chart.
 
-    clients: the CIDRs that a load balancer admits, where the gateway has no values of its own;
-        without any, it admits all.
+    clients: the CIDRs that a load balancer admits, unless the gateway's own values say which.
     """
-    if gateway.service:
-        return dict(gateway.service)
-    is_its_own = is_address(gateway.address) and not gateway.behind_nat
+    stated = gateway.service
+    if stated.get("type", LOAD_BALANCER) != LOAD_BALANCER:
+        return dict(stated)
+    # An annotation may give the address, and some controllers refuse it in two places.
+    is_its_own = is_address(gateway.address) and not gateway.behind_nat and not stated
     address = {"loadBalancerIP": gateway.address} if is_its_own else {}
-    return {"type": "LoadBalancer", **address, "loadBalancerSourceRanges": list(clients)}
+    # The field overrules the annotation (kubernetes/cloud-provider, service/helpers).
+    is_open_to = {} if SOURCE_RANGES in (stated.get("annotations") or {}) else {"loadBalancerSourceRanges": list(clients)}
+    return {"type": LOAD_BALANCER, **address, **is_open_to, **stated}
