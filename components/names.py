@@ -40,6 +40,9 @@ MAX_DISCONNECT_GRACE = 120
 """The longest one that a machine's unit waits for when it stops (`TimeoutStopSec`)."""
 TOKEN_AUDIENCE = "istio-ca"
 
+SSH_PORT = 22
+"""The default of SSH. It is never redirected to the proxy."""
+
 # Ports of the agent and of Envoy (istio.io: Application Requirements, "Ports used by Istio").
 ENVOY_ADMIN_PORT = 15000
 OUTBOUND_PORT = 15001

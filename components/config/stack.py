@@ -14,7 +14,7 @@ from .docker import DockerMachine, KindCluster
 from .existing import ExistingCluster, SshMachine
 from .google import GceInstanceGroup, GceMachine, GkeCluster, Google, GoogleMachine, Subnet
 from .mesh import MeshSettings, Network
-from .record import Named, Record
+from .record import MAP_KEY, Named, Record
 from .rules import Rules
 from .workload import VerificationMode, WorkloadSettings
 
@@ -39,6 +39,7 @@ class Verification(Record):
 class NamespaceSettings(Record):
     """Declare what a namespace that this program creates carries, for policies of the cluster."""
 
+    name: str = Field(alias=MAP_KEY, description="Name of the namespace, as in `namespaces`.")
     labels: Mapping[str, str] = Field(
         default={},
         description=f"Labels of the namespace, such as `{POD_SECURITY_LABEL}` or "
@@ -66,7 +67,7 @@ class Settings(Record):
         default={},
         description="Applications with an identity in the mesh, by name. Default: none.",
     )
-    namespaces: Mapping[str, NamespaceSettings] = Field(
+    namespaces: Named[NamespaceSettings] = Field(
         default={},
         description="Labels and annotations of the namespaces that this program creates, by name: "
         "those of workloads, and Istio's unless the mesh is adopted. Default: each has the "
@@ -119,7 +120,7 @@ class Settings(Record):
             wanted -= set(self.cluster.namespaces)
         if not self.mesh.adopt:
             wanted |= self.istio_namespaces
-        return {name: self.namespaces.get(name, NamespaceSettings()) for name in sorted(wanted)}
+        return {name: self.namespaces.get(name, NamespaceSettings(name=name)) for name in sorted(wanted)}
 
     @property
     def pods_with_sidecars(self) -> dict[str, list[str]]:

@@ -126,11 +126,11 @@ class Mesh(pulumi.ComponentResource):
         """Return a network's name in the mesh; "" for pods of a network without a name."""
         return self.facts.apply(lambda facts: facts.network if network == self.network else network)
 
-    def namespace_metadata(self, name: str, stated: NamespaceSettings) -> Manifest:
+    def namespace_metadata(self, stated: NamespaceSettings) -> Manifest:
         """Return the metadata of a namespace whose pods get a sidecar of the mesh."""
 
         def build(facts: MeshFacts) -> Manifest:
-            return manifests.namespace_metadata(name, facts.injection_labels, stated)
+            return manifests.namespace_metadata(stated, facts.injection_labels)
 
         labels = self.facts.apply(lambda facts: build(facts)["labels"])
         return {**build(self._stated), "labels": labels}
@@ -191,8 +191,8 @@ class Mesh(pulumi.ComponentResource):
         facts, resources = self._stated, []
         for name in dict.fromkeys([facts.namespace, facts.root_namespace]):
             labels = {names.NETWORK_LABEL: self.network} if name == facts.namespace else {}
-            stated = self._args.created_namespaces.get(name, NamespaceSettings())
-            metadata = manifests.namespace_metadata(name, labels, stated)
+            stated = self._args.created_namespaces.get(name, NamespaceSettings(name=name))
+            metadata = manifests.namespace_metadata(stated, labels)
             resources += owned_namespace(self.child_name(name), metadata, self.cluster, opts, of_istio=True)
         return resources
 

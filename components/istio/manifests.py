@@ -100,10 +100,10 @@ def enforces_strict_mtls(settings: Settings, workload: WorkloadSettings) -> bool
     )
 
 
-def namespace_metadata(name: str, labels: Mapping[str, str], stated: NamespaceSettings) -> Manifest:
-    """Return the metadata of a namespace: labels of this program, and what the stack states."""
+def namespace_metadata(stated: NamespaceSettings, labels: Mapping[str, str]) -> Manifest:
+    """Return the metadata of a namespace: what the stack states, and labels of this program."""
     annotations = {"annotations": dict(stated.annotations)} if stated.annotations else {}
-    return {"name": name, "labels": {**stated.labels, **labels}, **annotations}
+    return {"name": stated.name, "labels": {**stated.labels, **labels}, **annotations}
 
 
 def service_account(workload: WorkloadSettings) -> Manifest:

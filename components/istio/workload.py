@@ -42,7 +42,7 @@ def namespaces(
     resources: dict[str, Sequence[pulumi.Resource]] = {mesh.settings.namespace: mesh.namespace_resources}
     in_mesh = pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=list(mesh.ready)))
     for name in sorted(wanted):
-        metadata = mesh.namespace_metadata(name, (stated or {}).get(name, NamespaceSettings()))
+        metadata = mesh.namespace_metadata((stated or {}).get(name, NamespaceSettings(name=name)))
         owned = owned_namespace(mesh.child_name(names.namespace_resource_name(name)), metadata, mesh.cluster, in_mesh)
         resources[name] = owned
         if mesh.settings.adopt:

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic, sleep
 
+from ..names import SSH_PORT
 from . import conversation, private_files, scripting
 from .conversation import Answer
 from .ssh_log import CLOSED, LOGIN_REFUSED, NOT_CONNECTED, Reach, classify, last_words
@@ -92,7 +93,7 @@ class Target:
         if self.iap is None:
             return None
         first, *_ = (*self.jumps, self.hop)
-        words = ["gcloud", "compute", "start-iap-tunnel", first.host, "22", "--listen-on-stdin"]
+        words = ["gcloud", "compute", "start-iap-tunnel", first.host, str(SSH_PORT), "--listen-on-stdin"]
         words += ["--project", self.iap.project, "--zone", self.iap.zone, "--verbosity", "warning"]
         # ssh replaces %% before a shell runs this.
         return shlex.join(words).replace("%", "%%")
@@ -173,10 +174,10 @@ def _may_succeed_later(target: Target, outcome: Outcome) -> bool:
 
 
 def describe(target: Target) -> str:
-    """Return USER@HOST, with the port where it is not 22, and the jump hosts."""
+    """Return USER@HOST, with the port where it is not SSH's, and the jump hosts."""
     hop = target.hop
     user = f"{hop.user}@" if hop.user else ""
-    port = "" if hop.port in (None, 22) else f" port {hop.port}"
+    port = "" if hop.port in (None, SSH_PORT) else f" port {hop.port}"
     jumps = ", ".join(jump.host for jump in target.jumps)
     return f"{user}{hop.host}{port}" + (f" through {jumps}" if jumps else "")
 

@@ -24,6 +24,7 @@ from ..names import (
     MACHINE_LABEL,
     METRICS_PORT,
     REGISTRATION_LABEL,
+    SSH_PORT,
     STATUS_PORT,
     XDS_PORT,
 )
@@ -81,7 +82,7 @@ def cluster_env(proxy: Manifest) -> str:
 
 
 def _open_ports(status_port: int) -> list[str]:
-    ports = ["22", str(METRICS_PORT), str(STATUS_PORT)]
+    ports = [str(port) for port in (SSH_PORT, METRICS_PORT, STATUS_PORT)]
     if status_port not in (METRICS_PORT, STATUS_PORT):
         ports.append(str(status_port or AGENT_PORT))
     return ports

@@ -24,7 +24,7 @@ def modules(*directories: str) -> list[Path]:
     return [file for file in files if file.name != "names.py" and "standins" not in file.parts]
 
 
-PORTS = {value for name, value in vars(names).items() if name.endswith("_PORT")}
+PORTS = {value for name, value in vars(names).items() if name.endswith("_PORT")} - {names.SSH_PORT}  # 22 is the length of a prefix, too
 PARTS = {
     *(names.REGISTRATION, names.JOIN, names.PROOF, names.DRAIN),
     *(names.ACCOUNT, names.WORKLOAD_GROUP, names.PODS, names.VERIFICATION),

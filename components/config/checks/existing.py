@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 from ...grammar import is_file
-from ...names import CROSS_NETWORK_PORT, MACHINE_PORTS, STATUS_PORT, XDS_PORT
+from ...names import CROSS_NETWORK_PORT, MACHINE_PORTS, SSH_PORT, STATUS_PORT, XDS_PORT
 from ..addresses import DNS_NAME, is_address, is_port, within
 from ..existing import ExistingCluster, ExistingGateway, SshMachine
 from ..problems import Problem, suggestion
@@ -16,7 +16,6 @@ from .names import check_locality
 
 _NODE_PORTS = range(30000, 32768)
 """Kubernetes' default range of ports of nodes."""
-_SSH = 22
 _PORTS_OF_PROXIES = MACHINE_PORTS | {CROSS_NETWORK_PORT}
 """Ports that the gateway's agent and Envoy listen on for something else."""
 _STACK = re.compile(r"[A-Za-z0-9._-]+/[A-Za-z0-9._-]+")
@@ -118,7 +117,7 @@ def _check_gateway(gateway: ExistingGateway) -> Iterator[Problem]:
     used = _PORTS_OF_PROXIES if is_ours else {CROSS_NETWORK_PORT, STATUS_PORT}
     if not is_port(port):
         yield Problem(f"{path}.port", f"{port} is not a port: expected 1 to 65535")
-    elif port == _SSH:
+    elif port == SSH_PORT:
         yield Problem(
             f"{path}.port",
             "22 is SSH's: machines reject its connections to the gateway's address while their "

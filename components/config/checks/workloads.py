@@ -15,6 +15,7 @@ from ...names import (
     METRICS_PORT,
     OUTBOUND_PORT,
     PROXY_USER,
+    SSH_PORT,
     STATUS_PORT,
 )
 from ..addresses import is_port
@@ -74,17 +75,17 @@ def check(settings: Settings) -> Iterator[Problem]:
         yield from _check_namespace(f"workloads.{workload.name}.namespace", workload, settings)
         if not _exists(settings, workload.namespace):
             yield from _check_nothing_exists(workload)
-    for name, namespace in settings.namespaces.items():
-        yield from _check_stated(settings, name, namespace)
+    for namespace in settings.namespaces.values():
+        yield from _check_stated(settings, namespace)
     for first, second in permutations(settings.workloads.values(), 2):
         if first.namespace == second.namespace:
             yield from _check_pair(first, second)
 
 
-def _check_stated(settings: Settings, name: str, namespace: NamespaceSettings) -> Iterator[Problem]:
-    path, created = f"namespaces.{name}", settings.created_namespaces
-    if name not in created:
-        hint = suggestion(name, created) if created else ": it creates none"
+def _check_stated(settings: Settings, namespace: NamespaceSettings) -> Iterator[Problem]:
+    path, created = f"namespaces.{namespace.name}", settings.created_namespaces
+    if namespace.name not in created:
+        hint = suggestion(namespace.name, created) if created else ": it creates none"
         yield Problem(path, f"is not a namespace that this program creates{hint}")
     yield from check_labels(f"{path}.labels", namespace.labels)
     yield from check_annotations(
@@ -272,7 +273,7 @@ def _check_ports(path: str, workload: WorkloadSettings) -> Iterator[Problem]:
             yield Problem(
                 f"{path}.{name}", f"port {port} is Istio's own on every machine: choose another"
             )
-        elif port == 22:
+        elif port == SSH_PORT:
             yield Problem(
                 f"{path}.{name}", "port 22 is never redirected to the proxy (SSH): choose another"
             )

@@ -15,7 +15,7 @@ from ...local import openssh
 from ...machines.host import Host, HostFactory
 from ...machines.ssh_key import SshKey
 from ...machines.ssh_server import require_ssh
-from ...names import part_name
+from ...names import SSH_PORT, part_name
 from . import configuration, names
 from .network import DockerNetwork
 from .scripts import create_machine, remove
@@ -96,7 +96,7 @@ def _target(name: str, values: Mapping[str, Any]) -> openssh.Target:
     container: create_machine.Result = values["container"]
     hop = openssh.Hop(
         host=container.address,
-        port=22,
+        port=SSH_PORT,
         user=names.SSH_USER,
         host_key=container.host_key,
         identity_file=values["key"],

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from ...config.existing import ExistingCluster, SshMachine
 from ...config.google import GceInstanceGroup, GceMachine, GkeCluster, GoogleMachine
 from ...config.stack import Settings
-from ...names import STATUS_PORT
+from ...names import SSH_PORT, STATUS_PORT
 from .names import NODES, account_email, project_of, resource_name, rule_name
 from .topology import cluster_vpc, vpcs, workloads_with_machines
 
@@ -77,7 +77,7 @@ def firewall_rules(settings: Settings) -> list[FirewallRule]:
                 )
             if any(isinstance(machine, GceMachine) for machine in in_vpc):
                 description = "SSH from the computer that runs Pulumi"
-                rules.append(FirewallRule(rule_name(vpc, workload, "ssh"), vpc, ssh_sources(settings), workload, (22,), description))
+                rules.append(FirewallRule(rule_name(vpc, workload, "ssh"), vpc, ssh_sources(settings), workload, (SSH_PORT,), description))
             if spec.role == "router" or any(isinstance(machine, GceInstanceGroup) for machine in in_vpc):
                 health = (STATUS_PORT,)
                 rules.append(

@@ -19,7 +19,7 @@ from ...local import openssh
 from ...machines.host import Host, HostFactory
 from ...machines.ssh_key import SshKey
 from ...machines.ssh_server import hop_of, key_problems, require_ssh
-from ...names import part_name
+from ...names import SSH_PORT, part_name
 from . import names
 from .instance_options import machine_metadata, scheduling, shielding
 from .network import GoogleNetworks
@@ -128,7 +128,7 @@ def _target(name: str, args: GoogleHostArgs, address: pulumi.Output[str]) -> pul
     def target(values: Mapping[str, str]) -> openssh.Target:
         # The proxy connects to the machine by its name.
         host = google_name if iap else values["address"]
-        hop = openssh.Hop(host, 22, names.SSH_USER, identity_file=values["key"])
+        hop = openssh.Hop(host, SSH_PORT, names.SSH_USER, identity_file=values["key"])
         return openssh.Target(machine=name, hop=hop, jumps=jumps, iap=iap)
 
     return pulumi.Output.all(address=address, key=args.key.file).apply(target)
