@@ -6,7 +6,7 @@
 - `google_model`, `costs`: what Google Cloud does with what a stack declares; what that costs.
 - `live_run`: the first live run on Google Cloud, row by row.
 - `lab`: the lab; `lab.offline` builds from package registries what the machine does not have.
-- `standins`: Pulumi plugins for the lab alone; imported by `lab.plugins` and by nothing else.
+- `standins`: Pulumi plugins for the lab alone; no other tool than `lab.plugins` imports them.
 - `devtools`: test runner, schema and reference pages, benchmark, mutations, newer releases of pins.
 - `launch`, `venv`: run a tool in the project's virtual environment.
 - `steps`, `process`, `interruption`, `directories`: steps with progress and logs, child processes;

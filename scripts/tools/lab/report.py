@@ -37,7 +37,7 @@ def show(mesh: Mesh, outputs: Mapping[str, Any], console: Console | None = None)
 def _workload(name: str, evidence: Evidence) -> RenderableType:
     """The tables of one workload; those without a row are left out."""
     entries, pods, calls = evidence.entries, evidence.pods, [call for call in evidence.calls if call.is_path]
-    carried = evidence.gateway_traffic
+    gateway_traffic = evidence.gateway_traffic
     if not entries and not pods and not calls:
         return Text(f"\n{name}: nothing was verified, see the warnings above", style="yellow")
     names = {_host(entry.endpoint): f"machine {entry.machine}" for entry in entries}
@@ -46,8 +46,8 @@ def _workload(name: str, evidence: Evidence) -> RenderableType:
     if calls:
         services = " and ".join(dict.fromkeys(f"{call.service}:{call.port}" for call in calls))
         parts += [Text(f"\nCalls to {services}", style="bold"), _calls(calls, names, evidence.plaintext)]
-    if carried:
-        parts += [Text("\nCarried by gateways", style="bold"), _carried(carried)]
+    if gateway_traffic:
+        parts += [Text("\nCarried by gateways", style="bold"), _gateway_traffic(gateway_traffic)]
     return Group(*parts)
 
 
@@ -77,9 +77,9 @@ def _calls(calls: Sequence[Call], names: Mapping[str, str], outside: Sequence[Pl
     return table
 
 
-def _carried(carried: Sequence[GatewayTraffic]) -> Table:
+def _gateway_traffic(gateway_traffic: Sequence[GatewayTraffic]) -> Table:
     table = _table("gateway", "to", "at", "connections")
-    for each in carried:
+    for each in gateway_traffic:
         table.add_row(each.gateway, each.service, each.endpoint, str(each.connections))
     return table
 

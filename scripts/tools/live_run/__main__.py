@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from . import cli, prerequisites
 from .google import Google, GoogleError
 from .report import Summary, text
-from .rows import plan
+from .rows import read
 from .runner import Run
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def _rows(stack: Stack, only_down: bool, kubeconfig: Path, report: Path) -> int:
         report.write_text(text(summary, run.results))
 
     variables = {**os.environ, **_variables(stack), "KUBECONFIG": str(kubeconfig)}
-    run = Run(plan(stack.name), variables, _show, write, stack.file)
+    run = Run(read(stack.name), variables, _show, write, stack.file)
     interrupted = is_down = False
     run.remember()
     try:
@@ -182,7 +182,7 @@ def _is_fit(stack: Stack) -> bool:
     if not findings:
         findings = list(prerequisites.is_empty(stack.name, os.environ))
         wanted = prerequisites.Wanted(
-            plan=plan(stack.name),
+            live_run=read(stack.name),
             cloud=declared.cloud(stack.name),
             region=google.region,
             zones=_zones(stack),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from tools import ROOT
 
-from .rows import Plan, Row, plan
+from .rows import LiveRun, Row, read
 
 PAGE = ROOT / "docs" / "first-live-run.md"
 _PART = re.compile(r"(<!-- rows: ([a-z-]+) -->\n).*?(<!-- end of rows -->\n)", re.DOTALL)
@@ -16,11 +16,11 @@ EVERY = "every-stack"
 
 def page(text: str) -> str:
     """Return the text of the page with its parts, each between its marks."""
-    whole_plan = plan()
-    return _PART.sub(lambda match: f"{match[1]}{_part(match[2], whole_plan)}{match[3]}", text)
+    live_run = read()
+    return _PART.sub(lambda match: f"{match[1]}{_part(match[2], live_run)}{match[3]}", text)
 
 
-def _part(name: str, parts: Plan) -> str:
+def _part(name: str, parts: LiveRun) -> str:
     if name == "apis":
         listed = " \\\n  ".join(parts.apis)
         return f"```sh\ngcloud services enable \\\n  {listed}\n```\n"

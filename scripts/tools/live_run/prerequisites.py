@@ -18,7 +18,7 @@ from tools.google_model.machines import UnknownSizeError
 from tools.plan.resources import CLUSTER, CLUSTER_CHECK, INSTANCE, NODE_POOL, TEMPLATE, value_at
 
 from .google import Google, GoogleError
-from .rows import Plan
+from .rows import LiveRun
 
 PROGRAMS = ("pulumi", "gcloud", "gke-gcloud-auth-plugin", "kubectl", "ssh")
 
@@ -35,11 +35,11 @@ class Finding:
 class Wanted:
     """What a stack needs.
 
-    plan: APIs and roles. cloud: its resources, for quotas and policies.
+    live_run: APIs and roles. cloud: its resources, for quotas and policies.
     region: its region. zones: those of its cluster and machines.
     """
 
-    plan: Plan
+    live_run: LiveRun
     cloud: Cloud
     region: str
     zones: Sequence[str]
@@ -86,21 +86,21 @@ def check(google: Google, wanted: Wanted) -> list[Finding]:
 
 
 def _apis(google: Google, wanted: Wanted) -> Iterator[Finding]:
-    names = "&".join(f"names=projects/{google.project}/services/{api}" for api in wanted.plan.apis)
+    names = "&".join(f"names=projects/{google.project}/services/{api}" for api in wanted.live_run.apis)
     answer = google.call("serviceusage", f"v1/projects/{google.project}/services:batchGet?{names}")
     services = answer.get("services", [])
     enabled = {each["config"]["name"] for each in services if each.get("state") == "ENABLED"}
-    if missing := [api for api in wanted.plan.apis if api not in enabled]:
+    if missing := [api for api in wanted.live_run.apis if api not in enabled]:
         fix = f"gcloud services enable {' '.join(missing)} --project {google.project}"
         yield Finding(f"APIs are not enabled: {fix}")
 
 
 def _roles(google: Google, wanted: Wanted) -> Iterator[Finding]:
-    permissions = sorted({each for role in wanted.plan.roles for each in role.permissions})
+    permissions = sorted({each for role in wanted.live_run.roles for each in role.permissions})
     path = f"v1/projects/{google.project}:testIamPermissions"
     answer = google.call("cloudresourcemanager", path, {"permissions": permissions})
     granted = set(answer.get("permissions", []))
-    for role in wanted.plan.roles:
+    for role in wanted.live_run.roles:
         if missing := [each for each in role.permissions if each not in granted]:
             yield Finding(f"{role.role} is missing: the user has no {', '.join(missing)}")
 

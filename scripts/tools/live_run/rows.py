@@ -52,7 +52,7 @@ class Role:
 
 
 @dataclass(frozen=True)
-class Plan:
+class LiveRun:
     """What a live run consists of.
 
     apis: the APIs that must be enabled. roles: the user's.
@@ -67,14 +67,14 @@ class Plan:
     leftovers: tuple[str, ...]
 
 
-def plan(stack: str = "", file: Path = FILE) -> Plan:
+def read(stack: str = "", file: Path = FILE) -> LiveRun:
     """Return what is for a stack; everything where none is given."""
     data: Mapping[str, Any] = yaml.safe_load(file.read_text())
 
     def is_wanted(each: Row | Role) -> bool:
         return not stack or not each.stacks or stack in each.stacks
 
-    return Plan(
+    return LiveRun(
         apis=tuple(data["apis"]),
         roles=tuple(filter(is_wanted, (Role(**each) for each in data["roles"]))),
         rows=tuple(filter(is_wanted, (Row(**each) for each in data["rows"]))),

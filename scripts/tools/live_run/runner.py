@@ -12,7 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from . import commands
-from .rows import Plan, Row
+from .rows import LiveRun, Row
 
 
 class State(StrEnum):
@@ -37,13 +37,13 @@ class Result:
 class Run:
     """A live run.
 
-    plan: its rows. variables: the environment of their commands.
+    live_run: its rows. variables: the environment of their commands.
     show: gets each line for the user. changed: is called whenever a result was added.
     stack_file: the stack's file, which lifting the protection changes.
     results: what became of the rows so far. left: what a destroy has left.
     """
 
-    plan: Plan
+    live_run: LiveRun
     variables: Mapping[str, str]
     show: Callable[[str], None]
     changed: Callable[[], None]
@@ -59,12 +59,12 @@ class Run:
 
     def remember(self) -> None:
         """Note what the project has before the run. What cannot be listed counts as nothing."""
-        self.before = {each: self._listed(each) or set() for each in self.plan.leftovers}
+        self.before = {each: self._listed(each) or set() for each in self.live_run.leftovers}
 
     def up(self) -> None:
         """Run the rows until one is a surprise. Raises KeyboardInterrupt."""
         stopped = False
-        for row in self.plan.rows:
+        for row in self.live_run.rows:
             self._add(Result(row, State.NOT_RUN) if stopped else self._row(row))
             stopped = self.surprise is not None
 
@@ -77,7 +77,7 @@ class Run:
         count = len(self.results)
         try:
             with _patient(self.show):
-                for row in self.plan.down:  # each, whatever became of the one before
+                for row in self.live_run.down:  # each, whatever became of the one before
                     self._add(self._row(row))
                 self.left = list(self._remnants())
         except KeyboardInterrupt:

@@ -13,7 +13,7 @@ from components.verification import evidence, network_policies
 from components.versions import is_older_kubernetes, unsupported_kubernetes
 
 from . import advice, networks, read_cluster, read_state
-from .model import Call, Carried, Endpoint, Health, Mesh, Verification, Workload, worst_health
+from .model import Call, Endpoint, GatewayTraffic, Health, Mesh, Verification, Workload, worst_health
 from .read_cluster import Cluster
 from .read_machines import MachineReport
 from .read_state import Stack, StackError
@@ -76,7 +76,7 @@ def mesh(facts: Facts, verification: Verification | None = None) -> Mesh:
         networks=shown_networks,
         workloads=workloads,
         calls=tuple(_call(each) for each in state.calls),
-        carried=tuple(_carried(each) for each in state.carried),
+        gateway_traffic=tuple(GatewayTraffic(**asdict(each)) for each in state.gateway_traffic),
         verification=verification,
         advice=tuple(remarks),
     )
@@ -274,7 +274,3 @@ def _call(call: evidence.Call) -> Call:
         path=call.path,
         answers=call.answers,
     )
-
-
-def _carried(traffic: evidence.GatewayTraffic) -> Carried:
-    return Carried(**asdict(traffic))

@@ -113,7 +113,7 @@ class Call:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Carried:
+class GatewayTraffic:
     """What a gateway that is a machine passed on while the last verification ran."""
 
     gateway: str
@@ -147,7 +147,7 @@ class Mesh:
     networks: tuple[Network, ...]
     workloads: tuple[Workload, ...]
     calls: tuple[Call, ...] = ()
-    carried: tuple[Carried, ...] = ()
+    gateway_traffic: tuple[GatewayTraffic, ...] = ()
     verification: Verification | None = None
     verified: datetime | None = None
     advice: tuple[str, ...] = ()

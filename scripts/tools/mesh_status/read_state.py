@@ -68,7 +68,7 @@ class Workload:
 class Stack:
     """What the state holds. `cluster` is its name, `access` how it is reached. `facts` are the mesh's.
 
-    `own_gateway`: the stack installed the east-west gateway. `calls` and `carried` are the evidence of the last whole verification
+    `own_gateway`: the stack installed the east-west gateway. `calls` and `gateway_traffic` are the evidence of the last whole verification
     (`components.verification.evidence`), `proofs` the URNs of the commands that verify. `pending`: an update was killed, or is running.
     `unproven`: what that verification did not prove, where it could only warn. `left_out`: why it left something out.
     """
@@ -81,7 +81,7 @@ class Stack:
     workloads: Mapping[str, Workload]
     machines: Mapping[str, Machine]
     calls: tuple[Call, ...] = ()
-    carried: tuple[GatewayTraffic, ...] = ()
+    gateway_traffic: tuple[GatewayTraffic, ...] = ()
     proofs: tuple[str, ...] = ()
     unproven: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
@@ -196,7 +196,7 @@ def parse(exported: Mapping[str, Any]) -> Stack:
         calls=tuple(call for call in evidence.calls if call.is_path),
         unproven=tuple(dict.fromkeys(call.problem for call in failed if not call.is_of_failed_resource)),
         left_out=tuple(dict.fromkeys(call.cause.removesuffix(" in this update") for call in failed if call.is_of_failed_resource)),
-        carried=evidence.gateway_traffic,
+        gateway_traffic=evidence.gateway_traffic,
         proofs=tuple(each.urn for each in kinds.get("Command", ()) if is_part(each.name, names.VERIFICATION, names.PROOF, names.CALLERS)),
         updated=_time(deployment.get("manifest", {}).get("time")),
         pending=bool(deployment.get("pending_operations")),

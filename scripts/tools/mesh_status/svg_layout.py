@@ -183,7 +183,7 @@ Wire = tuple[str, str, bool]
 
 
 def _wires(mesh: Mesh) -> list[Wire]:
-    """The edges by the evidence: caller to workload, workload to what answered, and gateway to what it carried calls to."""
+    """The edges by the evidence: caller to workload, workload to what answered, and gateway to what it passed calls on to."""
     things = {end.address: _key(end) for each in mesh.workloads for end in each.endpoints}
     things |= {address: f"gateway/{each.name}" for each in mesh.networks if (gateway := each.gateway) for address in _own(gateway)}
     named = {end.name: _key(end) for each in mesh.workloads for end in each.endpoints}
@@ -193,7 +193,7 @@ def _wires(mesh: Mesh) -> list[Wire]:
         workload, answered = owners.get(_host(call.service), ""), things.get(_address(call.endpoint), "")
         caller = named.get(call.caller.removeprefix("machine "), f"caller/{call.caller}")
         wires |= {(caller, workload, False), (workload, answered, call.path != "direct")}
-    wires |= {(named.get(each.gateway, ""), things.get(_address(each.endpoint), ""), True) for each in mesh.carried}
+    wires |= {(named.get(each.gateway, ""), things.get(_address(each.endpoint), ""), True) for each in mesh.gateway_traffic}
     return sorted(wires)
 
 

@@ -178,7 +178,7 @@ def _without_secrets(value: Any) -> Any:
 
 
 def _import_sdks(stack: str, roots: list[Path]) -> None:
-    """Import what the programs share. Nothing of a checkout runs here."""
+    """Import what the programs share. Nothing of a checkout runs here, so none of their readers."""
     files = (root / "stacks" / f"Pulumi.{stack}.yaml" for root in roots)
     google = any(b"istio-vm-mesh:google" in file.read_bytes() for file in files if file.exists())
     for name in (*SDKS, *(GOOGLE_SDKS if google else ())):

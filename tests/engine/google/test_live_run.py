@@ -43,7 +43,7 @@ def sized(stack: str, machine_type: str) -> Wanted:
 
 @cache
 def wanted(stack: str = "single-network") -> Wanted:
-    return Wanted(plan=rows.plan(stack), cloud=declared.cloud(stack), region="europe-west1", zones=("europe-west1-b",))
+    return Wanted(live_run=rows.read(stack), cloud=declared.cloud(stack), region="europe-west1", zones=("europe-west1-b",))
 
 
 def findings(stack: str = "single-network") -> list[Finding]:
@@ -316,8 +316,8 @@ def test_a_run_without_a_surprise_strikes_out_every_row_that_it_ran(
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    plan, report = rows.plan(stack), checkout.report.read_text()
-    for row in (*plan.rows, *plan.down):
+    live_run, report = rows.read(stack), checkout.report.read_text()
+    for row in (*live_run.rows, *live_run.down):
         assert f"| {row.shows if row.hand else f'~~{row.shows}~~'} |" in report
     assert checkout.pulumi()[-4:] == DOWN
 

@@ -1,6 +1,6 @@
 """Plans are true: what one says is what the update then did, under the real engine.
 
-Providers note what they are asked to do (tests/support/world.py). Each step of a scenario is one
+Providers note what they are asked to do (tests/support/noting_world.py). Each step of a scenario is one
 update, planned before at the levels FILES and STATE.
 """
 

@@ -12,14 +12,14 @@ from tools.live_run import page, rows
 from tools.live_run.rows import Row
 
 STACKS = [name for name, _ in costs.stacks()]
-EVERY = rows.plan()
+EVERY = rows.read()
 WITH_COMMANDS = [row for row in (*EVERY.rows, *EVERY.down) if row.run]
 
 
 @pytest.mark.parametrize("stack", STACKS)
 def test_a_stack_is_previewed_created_compared_and_destroyed_in_this_order(stack: str) -> None:
-    plan = rows.plan(stack)
-    commands = [row.run for row in (*plan.rows, *plan.down) if row.run]
+    live_run = rows.read(stack)
+    commands = [row.run for row in (*live_run.rows, *live_run.down) if row.run]
     wanted = ["pulumi preview", "pulumi up", "--expect-no-changes", "pulumi refresh", "deletionProtection"]
     positions = [next(i for i, command in enumerate(commands) if part in command) for part in wanted]
     assert positions == sorted(positions)
@@ -35,7 +35,7 @@ def test_nothing_but_a_protected_destroy_is_deleted_before_the_end() -> None:
 @pytest.mark.parametrize("stack", STACKS)
 def test_a_row_that_another_one_shows_comes_after_it(stack: str) -> None:
     named: set[str] = set()
-    for row in rows.plan(stack).rows:
+    for row in rows.read(stack).rows:
         assert not row.by or row.by in named, row.shows
         named.add(row.name)
 

@@ -13,7 +13,7 @@ import pytest
 from tests.support.waiting import wait_until
 from tools.live_run import commands, report, runner
 from tools.live_run.__main__ import main
-from tools.live_run.rows import Plan, Row
+from tools.live_run.rows import LiveRun, Row
 from tools.live_run.runner import Run, State
 
 DOWN = (Row(shows="one", look="", run="echo one >>down"), Row(shows="two", look="", run="echo two >>down"))
@@ -28,9 +28,9 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Run]:
     file.write_text("protection: true\n")
 
     def make(*rows: Row, down: tuple[Row, ...] = DOWN, leftovers: tuple[str, ...] = ()) -> Run:
-        plan = Plan((), (), rows, down, leftovers)
+        live_run = LiveRun((), (), rows, down, leftovers)
         lines: list[str] = []
-        return Run(plan, {"PATH": "/usr/bin:/bin", "STACK": "mine"}, lines.append, lambda: None, file)
+        return Run(live_run, {"PATH": "/usr/bin:/bin", "STACK": "mine"}, lines.append, lambda: None, file)
 
     return make
 
