@@ -331,12 +331,12 @@ class IstioCases:
         entry = lab.outputs()["machines"][machine]["entry"]
         with lab.background_requests(CALLER) as requests:
             lab.ssh(machine, "sudo systemctl kill --signal KILL echo && sudo systemctl stop echo")
-            out = wait_until(lambda: lab.entry_health(entry) == "False", 15, "the WorkloadEntry is unhealthy")
+            out = wait_until(lambda: lab.entry_health(entry) == "False", description="the WorkloadEntry is unhealthy")
             # The condition is istiod's. Each proxy is told in its own time, and a caller sees what the proxies on its way have.
             lab.wait_until_out_of_proxies(machine, CALLER)
             without = time.monotonic()
             lab.ssh(machine, "sudo systemctl start echo")
-            back = wait_until(lambda: lab.entry_health(entry) == "True", 15, "the WorkloadEntry is Healthy")
+            back = wait_until(lambda: lab.entry_health(entry) == "True", description="the WorkloadEntry is Healthy")
             lab.wait_until_answered_by("pod", lab.service_endpoints)
         before, after = ([each for each in requests if (each.started >= without) == later] for later in (False, True))
         print(f"out after {out:.1f} s, back after {back:.1f} s; lost {lost_share(before):.1%}, then {lost_share(after):.1%}")

@@ -35,7 +35,7 @@ from components.names import (
 from components.platforms.docker.names import CLUSTER, KIND, STACK_LABEL, docker_name, kind_node
 from components.verification.evidence import Evidence, by_workload
 from tests.support.process_watch import ProcessWatch
-from tests.support.traffic import LOST, SLOW_PATH, Answer, Request, lost_count, lost_details, parse_answers
+from tests.support.traffic import LOST, SLOW_PATH, Answer, Request, is_cut, lost_count, lost_details, parse_answers
 from tests.support.true_plans import AGENT_START, is_connected
 from tests.support.waiting import HANG_S, wait_until
 from tools import ROOT, steps
@@ -409,7 +409,10 @@ class Lab:
         limits = ["--count", str(count), "--qps", str(qps), "--timeout", "30s"]  # of all requests together
         client = ["/usr/local/bin/client", f"http://{name}{path}", *limits]
         exec_ = ["kubectl", "--namespace", "shop", "exec", caller, "--container", caller.split("/")[1], "--"]
-        done = self.run(*exec_, *client, check=False)
+        for _ in range(3):
+            done = self.run(*exec_, *client, check=False)
+            if lost_count(done, count) or not is_cut(done):
+                break  # else kubectl has cut its output, and not all answers are known
         answers = parse_answers(done.stdout)
         return answers + [Answer(LOST, detail=lost_details(done, count))] * lost_count(done, count)
 
@@ -602,8 +605,8 @@ class MultiNetworkLab(Lab):
 
 @contextmanager
 def _one_at_a_time() -> Iterator[None]:
-    """Hold a lock of this computer during the block."""
-    with (Path(tempfile.gettempdir()) / "istio-vm-mesh-calls.lock").open("w") as file:
+    """Hold a lock of this user on this computer during the block."""
+    with (Path(tempfile.gettempdir()) / f"istio-vm-mesh-calls-{os.getuid()}.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

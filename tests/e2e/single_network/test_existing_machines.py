@@ -79,9 +79,10 @@ def assert_lived_in(stack: AdoptingStack, machines: ExistingMachines) -> None:
     """
     stack.lab.wait_until_answered_by("pod", {"one", "two"}, SERVICE)
     address, metrics, node = machines.addresses["two"], f"{lived_in.METRICS_PORT}/metrics", stack.lab.outputs()["gateway"]
-    get = ("curl", "--disable", "--noproxy", "*", "--silent", "--show-error", "--max-time", "3")
+    curl = ("curl", "--disable", "--noproxy", "*", "--silent", "--show-error")
+    get = (*curl, "--max-time", "20", "--retry", "30", "--retry-delay", "1", "--retry-connrefused")
     assert "site_up" in stack.lab.run(*get, f"http://{address}:{metrics}").stdout
-    assert "timed out" in stack.lab.run(*get, f"http://{address}:{STATUS_PORT}/healthz/ready", check=False).stderr
+    assert "timed out" in stack.lab.run(*curl, "--max-time", "3", f"http://{address}:{STATUS_PORT}/healthz/ready", check=False).stderr
     on_machine = " ".join(get).replace("*", "'*'")
     assert "site_up" in machines.root("two", f"ip netns exec {lived_in.OFFICE} {on_machine} http://{lived_in.ADDRESS}:{metrics}")
     assert "site_up" in machines.root("two", f"{on_machine} http://127.0.0.1:{lived_in.LOCAL_PORT}/metrics")
@@ -165,7 +166,7 @@ def test_a_machine_belongs_to_one_stack(stack: AdoptingStack, machines: Existing
 
 def test_a_machine_that_fails_closed_takes_no_connection_without_its_agent(stack: AdoptingStack, machines: ExistingMachines) -> None:
     """Other connections go on, and without `failClosed` the application answers then. The other machine has no nftables."""
-    get = ("curl", "--disable", "--noproxy", "*", "--silent", "--show-error", "--max-time", "3")
+    get = ("curl", "--disable", "--noproxy", "*", "--silent", "--show-error", "--max-time", "10")
 
     def answer() -> str:
         done = stack.lab.run(*get, f"http://{machines.addresses['two']}:8080/", check=False)

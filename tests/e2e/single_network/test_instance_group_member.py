@@ -233,7 +233,7 @@ def test_a_load_balancer_in_front_of_it_reaches_its_proxy(lab: Lab, member: Memb
         f"curl --silent --max-time 20 --output /dev/null --write-out '%{{http_code}}' http://{member.balancer}:{STATUS_PORT}/healthz/ready"
     )
     assert lab.run("sh", "-c", probe).stdout == "200"
-    assert lab.run("curl", "--silent", "--max-time", "5", f"http://{member.balancer}:8080/", check=False).returncode == 56  # mTLS alone
+    assert lab.run("curl", "--silent", "--max-time", "20", f"http://{member.balancer}:8080/", check=False).returncode == 56  # mTLS alone
     entry = {
         "apiVersion": "networking.istio.io/v1",
         "kind": "ServiceEntry",

@@ -110,6 +110,7 @@ def token(plane: ControlPlane, namespace: str) -> str:
     subjects = [{"kind": "ServiceAccount", "name": "ops", "namespace": namespace}]
     role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"}
     plane.create("rbac.authorization.k8s.io/v1", "ClusterRoleBinding", "", f"ops-{namespace}", subjects=subjects, roleRef=role)
+    plane.wait_until_may(f"system:serviceaccount:{namespace}:ops", namespace, "create", "configmaps")
     return new_token(plane, namespace)
 
 
@@ -292,6 +293,7 @@ def test_a_cluster_that_does_not_let_one_look_is_said(mesh: Stack, plane: Contro
     plane.create("rbac.authorization.k8s.io/v1", "Role", "kube-system", f"look-{namespace}", rules=rules)
     binding = {"subjects": subjects, "roleRef": {**role, "name": f"look-{namespace}"}}
     plane.create("rbac.authorization.k8s.io/v1", "RoleBinding", "kube-system", f"look-{namespace}", **binding)
+    plane.wait_until_may(f"system:serviceaccount:{namespace}:ops", "kube-system", "get", "namespaces", "kube-system")
     path = f"{plane.cluster.endpoint('v1', 'ServiceAccount').path(namespace)}/ops/token"
     request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 3600}}
     token = plane.cluster.call("POST", path, body=request)["status"]["token"]
