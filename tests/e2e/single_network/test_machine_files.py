@@ -54,6 +54,13 @@ def test_the_join_goes_by_ssh_alone_with_the_host_key_pinned(lab: Lab) -> None:
     assert "docker exec" not in json.dumps(of_machine["product-1-container"]["inputs"])
 
 
+def test_the_machines_systemd_accepts_the_units(lab: Lab) -> None:
+    """With all that Debian's own units say there, not only stand-ins for them (tests/unit/machines/test_units.py)."""
+    units = lab.exec_in_container("product-1", "cd /etc/systemd/system && ls -d istio-vm-mesh*.service").split()
+    assert "istio-vm-mesh.service" in units
+    assert lab.exec_in_container("product-1", f"systemd-analyze verify --man=no {shlex.join(units)} 2>&1") == ""
+
+
 @pytest.fixture(scope="module")
 def configured(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What istioctl writes for a machine of the same WorkloadGroup."""

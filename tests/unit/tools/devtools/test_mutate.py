@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
 import pytest
 
-from tools import ROOT
+from tools import PYTHONPATH, ROOT
 from tools.devtools import copies, mutate, test_runner
 from tools.devtools.mutate import mutations
 
@@ -32,6 +36,24 @@ def test_words_that_no_mutation_has_are_an_error_without_a_run(monkeypatch: pyte
     monkeypatch.setattr(test_runner, "prepare", pytest.fail)
     assert mutate.main() == 1
     assert "No mutation has one of these words: nothing-of-this-name" in capsys.readouterr().err
+
+
+OPENED = ("open to the world", "lets everybody in", "public", "lets plaintext in", "no secret")
+"""Words of the mutations that open machines or the mesh to others, or show a secret."""
+
+
+@pytest.mark.slow
+def test_changes_that_open_the_mesh_to_others_are_noticed() -> None:
+    """By the command itself. All mutations take longer than the whole test may."""
+    command = [sys.executable, "-m", "tools.devtools.mutate", *OPENED]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")}
+    done = subprocess.run(command, cwd=ROOT, env={**environment, "PYTHONPATH": PYTHONPATH}, capture_output=True, text=True)
+    wanted = [each.what for each in mutations() if any(word in each.what for word in OPENED)]
+    assert (done.returncode, re.findall(r"^(\w+) +(.+)$", done.stdout, re.MULTILINE)[: len(wanted)]) == (
+        0,
+        [("noticed", what) for what in wanted],
+    ), done.stdout + done.stderr
+    assert len(wanted) >= 8
 
 
 class _Copy(copies.Copy):
