@@ -160,7 +160,8 @@ def _remove_containers(step: Step, engine: Engine, stack: str) -> None:
     stack's networks are disconnected, and stay.
     """
     label, node = f"label={stack_label(stack)}", node_name(stack)
-    networks = engine.docker("network", "ls", "--quiet", "--filter", label).split()
+    # By name: a container that was created, and not started yet, has no ID of its networks.
+    networks = engine.docker("network", "ls", "--format", "{{.Name}}", "--filter", label).split()
 
     def listed(of: str) -> set[str]:
         return set(engine.docker("ps", "--all", "--format", "{{.Names}}", "--filter", of).split())

@@ -119,6 +119,18 @@ def test_a_machine_that_leaves_keeps_nothing(lab: Lab) -> None:
     assert lab.ssh("product-1", "curl --silent http://localhost:8080/ | grep -c Hostname").strip() == "1"
 
 
+def test_down_removes_a_node_whose_kind_was_killed_before_it_started(lab: Lab) -> None:
+    """Neither a state nor a file has the stack any more. Docker lists such a container by its network's name, and not by its ID."""
+    image = lab.resource("product-1-container")["inputs"]["triggers"][0]
+    killed = f"killed-{CHECKOUT_ID}"
+    network, node = names.docker_name(killed, "pods"), names.node_name(killed)
+    lab.docker("network", "create", "--label", names.stack_label(killed), network)
+    lab.docker("create", "--name", node, "--network", network, image)
+    lab.run("./scripts/lab", "down", "--stack", killed)
+    assert node not in lab.docker("ps", "--all", "--format", "{{.Names}}").split()
+    assert network not in lab.docker("network", "ls", "--format", "{{.Name}}").split()
+
+
 def test_down_removes_all_of_the_lab_and_nothing_of_another(lab: Lab) -> None:
     image = lab.resource("product-1-container")["inputs"]["triggers"][0]
     other = names.docker_name("other", CHECKOUT_ID)
