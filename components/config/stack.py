@@ -120,7 +120,8 @@ class Settings(Record):
             wanted -= set(self.cluster.namespaces)
         if not self.mesh.adopt:
             wanted |= self.istio_namespaces
-        return {name: self.namespaces.get(name, NamespaceSettings(name=name)) for name in sorted(wanted)}
+        stated = self.namespaces
+        return {name: stated.get(name) or NamespaceSettings(name=name) for name in sorted(wanted)}
 
     @property
     def pods_with_sidecars(self) -> dict[str, list[str]]:

@@ -83,7 +83,7 @@ def test_a_digest_covers_what_a_script_imports() -> None:
 
     base = {"local/run.py", "local/scripting.py"}
     ssh = {f"local/{name}.py" for name in ("over_ssh", "openssh", "ssh_log", "conversation", "private_files")}
-    assert names(over_ssh) == {*base, *ssh, "shell.py"}
+    assert names(over_ssh) == {*base, *ssh, "names.py", "shell.py"}
     machine = {"machines/bundle.py", "machines/entries.py", *SLOTS, "machines/scripts/join_machine.py"}
     assert names(join_machine) >= {*base, *machine, "local/openssh.py", "names.py"}
     cluster = {f"local/{name}.py" for name in ("cluster_access", "private_files", "update_id")}

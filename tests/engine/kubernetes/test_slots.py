@@ -457,9 +457,7 @@ def test_a_refresh_shows_nothing_of_slots_and_of_what_others_note(
         cluster = Provider("cluster", kubeconfig=workload.plane.kubeconfig, upsert_existing_objects=True, enable_patch_force=True)
         opts = pulumi.ResourceOptions(provider=cluster)
         stated = NamespaceSettings(name=workload.namespace, annotations={"example.com/team": "shop"})
-        v1.Namespace(
-            "namespace", metadata=manifests.namespace_metadata(stated, {"istio-injection": "enabled"}), opts=opts
-        )
+        v1.Namespace("namespace", metadata=manifests.namespace_metadata(stated, {"istio-injection": "enabled"}), opts=opts)
         v1.ServiceAccount("account", metadata={"name": "product", "namespace": workload.namespace}, opts=opts)
         custom_resource("group", manifests.workload_group(settings, "pods"), opts)
         Lease("slots", metadata=manifests.slots_lease(settings, ["m1", "m2", "m3"])["metadata"], opts=opts)

@@ -71,9 +71,10 @@ def test_a_machine_that_lacks_something_is_refused(programs: Path, installed: tu
     assert f"machine m: {cause}" in done.stderr
 
 
-def test_programs_that_lack_options_are_refused(programs: Path) -> None:
+def test_programs_that_lack_options_are_refused(programs: Path, tmp_path: Path) -> None:
     """flock of BusyBox, as an example, would have the join wait for another one for ever."""
-    (programs / "flock").symlink_to("/bin/busybox")
+    add_program(tmp_path, "busybox", "")
+    (programs / "flock").symlink_to(tmp_path / "busybox")
     done = run(programs, "check_programs")
     assert (done.returncode, done.stderr.startswith("machine m: flock is BusyBox's, which lacks options")) == (1, True), done.stderr
 

@@ -130,7 +130,9 @@ def test_edges_are_callers_and_endpoints_not_their_product() -> None:
     mesh = meshes.mesh("multi")
     drawing = svg_layout.arrange(mesh, 56)
     pairs = {(call.caller, call.endpoint) for call in mesh.calls}
-    assert len(drawing.edges) == len({call.caller for call in mesh.calls}) + len({call.endpoint for call in mesh.calls}) + len(mesh.gateway_traffic)
+    assert len(drawing.edges) == len({call.caller for call in mesh.calls}) + len({call.endpoint for call in mesh.calls}) + len(
+        mesh.gateway_traffic
+    )
     assert len(pairs) == 13 and sum(edge.through for edge in drawing.edges) == 3 + 4
 
 
