@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+import sys
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +22,9 @@ from .read_state import Machine
 
 PARALLEL = 8
 """Machines that are connected to at the same time."""
+PROGRESS_S = 5.0
+NAMED = 5
+"""Machines that a line of progress names."""
 
 
 @dataclass(frozen=True)
@@ -58,10 +62,20 @@ class MachineReport:
 
 
 def probe(machines: Iterable[Machine], gateway: str, gateway_port: int = XDS_PORT) -> dict[str, MachineReport]:
-    """Look at the machines that have a connection, in parallel. One that cannot be looked at is a row with its reason."""
+    """Look at the machines that have a connection, in parallel. One that cannot be looked at is a row with its reason.
+
+    Standard error names the machines that have not answered, every `PROGRESS_S` seconds.
+    """
     with ThreadPoolExecutor(PARALLEL) as pool:
         pending = {each.name: pool.submit(_probe, each.target, gateway, gateway_port) for each in machines if each.target}
+        while late := wait(pending.values(), PROGRESS_S).not_done:
+            print(_progress([name for name, report in pending.items() if report in late]), file=sys.stderr, flush=True)
         return {name: report.result() for name, report in pending.items()}
+
+
+def _progress(late: Sequence[str]) -> str:
+    further = f" and {len(late) - NAMED} more" if len(late) > NAMED else ""
+    return f"Waiting for machines over SSH: {', '.join(late[:NAMED])}{further}"
 
 
 def _probe(target: openssh.Target, gateway: str, gateway_port: int) -> MachineReport:

@@ -97,7 +97,7 @@ def test_the_machine_is_in_the_mesh(stack: AdoptingStack, machines: VirtualMachi
 
 
 def test_status_names_a_clock_that_is_ahead(stack: AdoptingStack, machines: VirtualMachines) -> None:
-    """A machine without hardware for it may answer later than status waits."""
+    """Where the processor is emulated, the machine may answer later than status waits."""
 
     def is_named() -> bool:
         status = stack.lab.run("./scripts/status", "--stack", stack.name, "--json", check=False).stdout

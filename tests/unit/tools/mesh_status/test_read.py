@@ -8,6 +8,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -262,6 +264,23 @@ def test_a_machine_that_refuses_is_a_row_with_the_reason() -> None:
         "product-1": "cannot be reached: SSH did not reach admin@127.0.0.2 port 1: Connection refused",
         "product-4": "cannot be reached: SSH did not reach admin@10.9.9.9 port 1 through 127.0.0.2: jump host 127.0.0.2: Connection refused",
     }
+
+
+def test_machines_that_answer_late_are_named_meanwhile(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    named, progress = threading.Event(), read_machines._progress
+
+    def progress_once(late: Sequence[str]) -> str:
+        named.set()
+        return progress(late)
+
+    monkeypatch.setattr(read_machines, "PROGRESS_S", 0.01)
+    monkeypatch.setattr(read_machines, "_progress", progress_once)
+    monkeypatch.setattr(read_machines, "_probe", lambda *_: read_machines.MachineReport(str(named.wait())))
+    target = openssh.Target("m", openssh.Hop("127.0.0.2"))
+    machines = [read_state.Machine(f"m-{number}", "product", target=target) for number in range(7)]
+    assert set(read_machines.probe(machines, "")) == {each.name for each in machines}
+    first, *_ = capsys.readouterr().err.splitlines()
+    assert first == "Waiting for machines over SSH: m-0, m-1, m-2, m-3, m-4 and 2 more"
 
 
 def test_a_clock_is_right_that_shows_a_time_of_the_connection() -> None:
