@@ -174,7 +174,7 @@ def _may_succeed_later(target: Target, outcome: Outcome) -> bool:
 
 
 def describe(target: Target) -> str:
-    """Return USER@HOST, with the port where it is not SSH's, and the jump hosts."""
+    """Return USER@HOST, with the port where it is not SSH's default, and the jump hosts."""
     hop = target.hop
     user = f"{hop.user}@" if hop.user else ""
     port = "" if hop.port in (None, SSH_PORT) else f" port {hop.port}"

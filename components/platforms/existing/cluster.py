@@ -62,6 +62,7 @@ def gateway_service(gateway: ExistingGateway, clients: Sequence[str]) -> Manifes
     """Return the `service` values of the gateway chart.
 
     clients: the CIDRs that a load balancer admits, unless the gateway's own values say which.
+        Without any, it admits all.
     """
     stated = gateway.service
     if stated.get("type", LOAD_BALANCER) != LOAD_BALANCER:
@@ -70,5 +71,5 @@ def gateway_service(gateway: ExistingGateway, clients: Sequence[str]) -> Manifes
     is_its_own = is_address(gateway.address) and not gateway.behind_nat and not stated
     address = {"loadBalancerIP": gateway.address} if is_its_own else {}
     # The field overrules the annotation (kubernetes/cloud-provider, service/helpers).
-    is_open_to = {} if SOURCE_RANGES in (stated.get("annotations") or {}) else {"loadBalancerSourceRanges": list(clients)}
-    return {"type": LOAD_BALANCER, **address, **is_open_to, **stated}
+    admitted = {} if SOURCE_RANGES in (stated.get("annotations") or {}) else {"loadBalancerSourceRanges": list(clients)}
+    return {"type": LOAD_BALANCER, **address, **admitted, **stated}
