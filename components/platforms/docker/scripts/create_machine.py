@@ -21,6 +21,8 @@ from .owner import require_owner
 
 UNITS = "etc/systemd/system"
 HOST_KEY = "etc/ssh/ssh_host_ed25519_key"
+CPU_SHARES = "256"
+"""A quarter of the node's, so that machines which join at once leave the cluster able to answer."""
 _IN_USE = "ddress already in use"
 
 
@@ -255,6 +257,7 @@ def _create(payload: Payload, address: str, host_files: tuple[_Member, ...]) -> 
     name, failure = payload.name, _failure(payload)
     create = ["docker", "create", "--name", name, "--hostname", payload.hostname]
     create += ["--label", payload.label, "--label", f"{IDENTITY_LABEL}={payload.identity}", "--privileged"]
+    create += ["--cpu-shares", CPU_SHARES]
     create += ["--network", payload.network, "--ip", address]
     create += ["--add-host", "host.docker.internal:host-gateway", "--stop-signal", "SIGRTMIN+3"]
     create += ["--tmpfs", "/run", "--tmpfs", "/run/lock", "--tmpfs", "/tmp"]

@@ -288,6 +288,13 @@ def test_a_machine_has_a_pinned_host_key_our_key_and_routes(engine: Programs) ->
     assert not any("canary-host-key" in line for line in engine.lines())
 
 
+def test_machines_leave_processors_to_the_cluster(engine: Programs) -> None:
+    """The node's container has Docker's weight, 1024, because kind creates it."""
+    create_machine.run(MACHINE)
+    words = next(call.words for call in engine.calls("docker") if call.words[1] == "create")
+    assert int(words[words.index("--cpu-shares") + 1]) <= 1024 // 4
+
+
 @pytest.mark.parametrize(("label", "whose"), [("lab-product\n", "of the stack lab-product"), ("\n", "not of this program")])
 @pytest.mark.parametrize("identity", [MACHINE.identity, "another"])
 def test_a_container_of_others_is_left_as_it_is(engine: Programs, label: str, whose: str, identity: str) -> None:
