@@ -30,6 +30,7 @@ NEW_PACKAGE=''
 DAMAGED=''
 CLAIMS=''
 PREVIOUS=''
+PACKAGE_END=0 # when the time for a download is over, in bash's SECONDS
 LOOKS=''
 SSH_PORT=''
 OTHER_STACK=''
@@ -461,7 +462,8 @@ fetch_digest() {
 
 fetch_package() { # path
   local actual seconds reason
-  seconds=$(share 22)
+  seconds=$(share 21)
+  PACKAGE_END=$((SECONDS + seconds))
   download "$PACKAGE_URL" "$seconds" >"$1" 2>"$1.log" || {
     reason=$(tail -n 1 "$1.log")
     fail "cannot fetch Istio's package from $PACKAGE_URL" \
@@ -487,13 +489,17 @@ unpack() { # file directory
   fi
 }
 
+# A slow disk, a busy processor or a scanner of files delays a program's first start. So each may
+# take what the download left of its time.
 check_package() { # directory
-  local program output limit_s
-  limit_s=$(share 1)
+  local program output least_s limit_s
+  least_s=$(share 1)
   [ -r "$1/var/lib/istio/envoy/envoy_bootstrap_tmpl.json" ] ||
     fail "the package from $PACKAGE_URL has no bootstrap template: is it Istio's sidecar?"
   chmod 0755 "$NEW_PACKAGE"
   for program in "pilot-agent version" "envoy --version"; do
+    limit_s=$((PACKAGE_END - SECONDS))
+    [ "$limit_s" -ge "$least_s" ] || limit_s=$least_s
     # shellcheck disable=SC2086 # words
     output=$(runuser -u istio-proxy -- timeout "$limit_s" "$1/usr/local/bin/"$program 2>&1) || {
       [ $? != 124 ] || output="it did not end within $limit_s s"
