@@ -66,7 +66,6 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return interpreter
 
 
-@pytest.mark.timeout(300)
 def test_an_empty_environment_builds_a_graph(python: Path, documented: Documented, tmp_path: Path) -> None:
     environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONPATH": str(ROOT / "scripts")}
     inputs = {"config": documented.config}

@@ -506,9 +506,9 @@ class Lab:
     def background_requests(self, caller: str = "deploy/product", name: str = "product") -> Iterator[list[Request]]:
         """Call a Service from a pod during the block, about a hundred times a second. The list grows with the answers.
 
-        By its address: each of these requests would resolve a name, and the cluster's DNS is not what may lose one. One lab at a time does so: an update of ten machines in one delays calls in the other by seconds.
+        By its address: each of these requests would resolve a name, and the cluster's DNS is not what may lose one. See `one_at_a_time`.
         """
-        with _one_at_a_time(), self._idle_limit(name):
+        with one_at_a_time(), self._idle_limit(name):
             yield from self._requests(caller, name)
 
     @contextmanager
@@ -604,8 +604,11 @@ class MultiNetworkLab(Lab):
 
 
 @contextmanager
-def _one_at_a_time() -> Iterator[None]:
-    """Hold a lock of this user on this computer during the block."""
+def one_at_a_time() -> Iterator[None]:
+    """Hold a lock of this user on this computer during the block.
+
+    It is held by calls that must not be lost, and by updates of ten machines in another lab, which would delay them by seconds.
+    """
     with (Path(tempfile.gettempdir()) / f"istio-vm-mesh-calls-{os.getuid()}.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -54,7 +54,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduler:
     return Scheduler(config, log)
 
 
-NICENESS = 5
+NICENESS = 10
 """Of the other tests while there are labs: machines and pods answer in time whatever else runs."""
 
 

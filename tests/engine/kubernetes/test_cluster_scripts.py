@@ -284,7 +284,6 @@ def revisions(plane: ControlPlane) -> dict[str, str]:
     return {name: crd["metadata"]["resourceVersion"] for name, crd in crds(plane).items()}
 
 
-@pytest.mark.timeout(600)
 def test_crds_are_installed_where_there_are_none_and_upgraded_where_they_are_ours(
     no_crds: ControlPlane, no_crds_access: ClusterAccess, source: str, newer: str
 ) -> None:
@@ -303,7 +302,6 @@ def test_crds_are_installed_where_there_are_none_and_upgraded_where_they_are_our
     assert revisions(no_crds) == last, "an earlier release replaces no later one"
 
 
-@pytest.mark.timeout(600)
 def test_crds_of_others_are_left_as_they_are(no_crds: ControlPlane, no_crds_access: ClusterAccess, source: str, newer: str) -> None:
     gateway_api.run(gateway_api.Payload(no_crds_access, source))
     names = {name: crd["metadata"]["name"] for name, crd in crds(no_crds).items()}

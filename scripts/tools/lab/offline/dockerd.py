@@ -30,6 +30,10 @@ CGROUP = "istio-vm-mesh"
 """Every container of the lab's own engine lives in this control group, so nothing can hide from
 `stop`.
 """
+CPU_SHARES = 4096
+"""The weight of CGROUP. A control group weighs as much as one process outside of it, 1024, if
+nothing else is said. It holds all computers of all labs.
+"""
 START_TIMEOUT = 60.0
 STOP_TIMEOUT = 60.0
 
@@ -64,6 +68,7 @@ def _start(step: Step) -> Engine:
         RUN.mkdir(mode=0o711, exist_ok=True)
         log.parent.mkdir(parents=True, exist_ok=True)
         host_cleanup.snapshot(BEFORE)
+        _set_weight()
         CONFIGURATION.write_text(json.dumps(_configuration(_runtime()), indent=2))
         with log.open("wb") as output:
             # Containers inherit dockerd's limit of open files.
@@ -77,6 +82,18 @@ def _start(step: Step) -> Engine:
                 raise StepError(f"Debian's dockerd {state}", f"see {log}")
             time.sleep(0.2)
     return Engine(HOST)
+
+
+def _set_weight() -> None:
+    """Give containers processors also while other processes want them. With eight busy ones on two
+    processors, the longest of 2,000 calls through gateways took 0.22 s without it, and 0.04 s with.
+
+    Version 1 of control groups alone: there, processes outside of any group are its neighbours.
+    """
+    group = host_cleanup.CONTROL_GROUPS / "cpu" / CGROUP
+    if group.parent.is_dir():
+        group.mkdir(exist_ok=True)
+        (group / "cpu.shares").write_text(str(CPU_SHARES))
 
 
 def _runtime() -> Path | None:

@@ -22,7 +22,7 @@ from components.platforms.docker.names import CONTAINER
 from tests.support import credentials
 from tests.support.changes import PACKAGE, TEN_MACHINES, other_label_probe_and_package, ten_machines
 from tests.support.istio_cases import CALLER, start_steady_caller
-from tests.support.lab import CHECKOUT_ID, NODE, Change, Config, Lab
+from tests.support.lab import CHECKOUT_ID, NODE, Change, Config, Lab, one_at_a_time
 from tests.support.package_server import another_version, served_package
 from tests.support.traffic import Request, assert_no_lost_requests
 from tests.support.waiting import wait_until
@@ -203,7 +203,8 @@ def expired(lab: Lab) -> str:
 def first(lab: Lab, expired: str) -> Update:
     """Ten machines, eight of them with an obstacle each, and the one whose certificate has ended."""
     lab.configure(with_obstacles)
-    output = lab.up(check=False)
+    with one_at_a_time():
+        output = lab.up(check=False)
     print(output)
     return Update(output, {})
 
@@ -225,7 +226,8 @@ def second(lab: Lab, first: Update) -> Update:
     lab.ssh("product-1", "sudo systemctl stop echo")
     agents = {machine: lab.agent_pid(machine) for machine in ("product-1", "billing-5")}
     lab.configure(joining_again)
-    output = lab.up(check=False)
+    with one_at_a_time():
+        output = lab.up(check=False)
     print(output)
     return Update(output, agents)
 

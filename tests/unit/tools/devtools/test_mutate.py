@@ -43,7 +43,6 @@ OPENED = ("open to the world", "lets everybody in", "public", "lets plaintext in
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_changes_that_open_the_mesh_to_others_are_noticed() -> None:
     """By the command itself. All mutations take longer than the whole test may."""
     command = [sys.executable, "-m", "tools.devtools.mutate", *OPENED]

@@ -17,7 +17,7 @@ from tests.support.workflows import Computer, Job, Origin
 from tests.unit.tools.plan.forge.conftest import EVENTS
 from tools.plan.forge.marker import parse
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.slow
 
 MACHINE = "    product-1: {platform: docker, workload: product, network: pods}\n"
 BRANCH = "$(touch${IFS}injected)`touch${IFS}injected`"

@@ -21,7 +21,7 @@ from tests.unit.tools.plan.forge.test_github_workflows import (
 )
 
 __all__ = ["computer", "origin"]
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.slow
 
 STACK = {
     "STACK": "lab",
