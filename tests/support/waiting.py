@@ -10,7 +10,7 @@ from contextlib import contextmanager
 LONGEST_S = 0.5
 """Seconds between two calls of a condition that takes long."""
 HANG_S = 240
-"""Seconds after which a test that waits hangs.
+"""Seconds after which a wait counts as hanging.
 
 A busy computer may need a hundred times the processor time of a program for its end. So nothing else
 limits what a test waits for, unless the time is what the test is about.

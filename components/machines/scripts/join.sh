@@ -489,8 +489,8 @@ unpack() { # file directory
   fi
 }
 
-# A slow disk, a busy processor or a scanner of files delays a program's first start. So each may
-# take what the download left of its time.
+# A slow disk, a busy processor or a scanner of files delays a program's first start. So it may take
+# the time that the download did not use.
 check_package() { # directory
   local program output least_s limit_s
   least_s=$(share 1)

@@ -196,13 +196,13 @@ def test_what_a_plan_says_is_what_the_update_does(
     """A part of a scenario begins with a new stack that has the changes of all steps before it. The last one ends with a destroy."""
     monkeypatch.setitem(harness.ANSWERS, "billing-service-billing", THEIR_SERVICE)
     compared = Compared(name, mesh(name), world)
-    before = compared.running.config
-    for step in SCENARIOS[name][:start]:
+    before, steps = compared.running.config, SCENARIOS[name]
+    for step in steps[:start]:
         step.change(before)
     first = compared.update({}, before)
     assert first == dict.fromkeys({**before["machines"], **{each: "" for each in first if "gateway" in each}}, "joins")
     false = []
-    for step in SCENARIOS[name][start : start + PART]:
+    for step in steps[start : start + PART]:
         after = copy.deepcopy(before)
         step.change(after)
         try:
@@ -211,7 +211,7 @@ def test_what_a_plan_says_is_what_the_update_does(
             false.append(f"{step.name}: {error}")
         before = after
     assert not false, "\n\n".join(false)
-    if start + PART >= len(SCENARIOS[name]):  # before that, a cluster may be protected
+    if start + PART >= len(steps):  # before that, a cluster may be protected
         compared.destroy(before)
 
 

@@ -158,6 +158,16 @@ def test_a_file_system_from_which_nothing_runs_is_named(programs: Path, tmp_path
         subprocess.run(["umount", str(package.parent)], check=True)
 
 
+@pytest.mark.parametrize(("end", "limit"), [(113, 113), (6, 6), (4, 5), (0, 5)])
+def test_programs_of_a_package_take_what_the_download_left_of_its_time(programs: Path, tmp_path: Path, end: int, limit: int) -> None:
+    """Each has a share of the join's time at least."""
+    (tmp_path / "var/lib/istio/envoy").mkdir(parents=True)
+    (tmp_path / "var/lib/istio/envoy/envoy_bootstrap_tmpl.json").touch()
+    text = f"unset SECONDS; SECONDS=0 PACKAGE_END={end}; runuser() {{ echo $5 >>{tmp_path}/limits; }}; check_package {tmp_path}"
+    done = run(programs, text, NEW_PACKAGE=str(tmp_path), DEADLINE_S=540, PACKAGE_URL="x")
+    assert (done.returncode, (tmp_path / "limits").read_text().split()) == (0, [str(limit)] * 2), done.stderr
+
+
 @pytest.mark.parametrize(
     ("log", "unit"),
     [

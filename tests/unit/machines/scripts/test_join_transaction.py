@@ -679,7 +679,7 @@ def test_credentials_of_the_packages_server_are_on_no_command_line(fresh: FakeMa
     [
         ({"envoy": "echo 'GLIBC_2.38 not found' >&2; exit 1"}, "envoy of the package from https://example.com/other.deb does not run on this machine: GLIBC_2.38 not found"),
         ({"agent": "exit 126"}, "pilot-agent of the package from https://example.com/other.deb does not run on this machine"),
-        ({"envoy": "exit 124"}, "envoy of the package from https://example.com/other.deb does not run on this machine: it did not end within 1"),
+        ({"envoy": "exit 124"}, "envoy of the package from https://example.com/other.deb does not run on this machine: it did not end within "),
     ],
 )  # fmt: skip
 def test_a_package_whose_programs_do_not_run_stops_nothing(machine: FakeMachine, programs: dict[str, str], cause: str) -> None:
