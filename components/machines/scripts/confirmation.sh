@@ -15,7 +15,7 @@ start_timer() {
   [ -n "$CONFIRM_S" ] || return 0
   printf '%s\n' "pid=$$" "limit_s=$((CONFIRM_S + $(share 40) + $(stop_s)))" >"$BEFORE/armed"
   changed_paths | xargs -0 sync "$BEFORE/armed" # the unit has to be there after a power cut
-  timeout 10 systemctl restart "$UNIT-undo" ||
+  restart_within 10 "$UNIT-undo" ||
     fail "the unit $UNIT-undo, which takes back a join that locks SSH out, does not start:" \
       "see 'journalctl --unit $UNIT-undo' on it"
 }
