@@ -24,10 +24,10 @@ from typing import Any, NoReturn
 
 import grpc
 from google.protobuf import empty_pb2  # type: ignore[import-untyped]
-from pulumi.runtime.proto import language_pb2, language_pb2_grpc, plugin_pb2
 
 from . import plugin
 from .properties import from_struct
+from .protocol import language_pb2, language_pb2_grpc, plugin_pb2
 
 _BAIL = 32
 """Exit status of a program that has already printed what is wrong."""

@@ -13,7 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import grpc
-from pulumi.runtime.proto import engine_pb2, engine_pb2_grpc
+
+from .protocol import engine_pb2, engine_pb2_grpc
 
 _OPTIONS = [
     ("grpc.max_receive_message_length", -1),

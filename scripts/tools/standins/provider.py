@@ -47,7 +47,6 @@ from typing import Any, NoReturn, TypeVar
 
 import grpc
 from google.protobuf import empty_pb2  # type: ignore[import-untyped]
-from pulumi.runtime.proto import plugin_pb2, provider_pb2, provider_pb2_grpc, status_pb2
 
 from . import plugin
 from .operations import Cancelled, Checked, Created, Difference, Failure, Found, InitFailed, ProviderError, Refused, Request
@@ -65,6 +64,7 @@ from .properties import (
     secret_like,
     to_struct,
 )
+from .protocol import plugin_pb2, provider_pb2, provider_pb2_grpc, status_pb2
 
 __all__ = [
     "UNKNOWN",
