@@ -1,4 +1,4 @@
-"""The cluster as the rest of the program sees it, its provider, and custom resources."""
+"""The cluster as the rest of the program sees it, its provider, and the objects in it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 
 import pulumi
 from pulumi_kubernetes import Provider
-from pulumi_kubernetes.apiextensions import CustomResource
 
 from .cluster_check import ClusterCheck, ClusterCheckArgs, DeclaredObject
 from .existing_objects import SERVICE, SERVICE_ACCOUNT, ExistingObject
@@ -74,16 +73,45 @@ class Cluster:
         return (self.pod_cidr, *self.additional_pod_cidrs)
 
 
-def custom_resource(name: str, manifest: Manifest, opts: pulumi.ResourceOptions) -> CustomResource:
-    """Declare a custom resource from its manifest."""
-    return CustomResource(
-        name,
-        api_version=manifest["apiVersion"],
-        kind=manifest["kind"],
-        metadata=manifest["metadata"],
-        spec=manifest["spec"],
-        opts=opts,
-    )
+class KubernetesObject(pulumi.CustomResource):
+    """An object in the cluster, of any kind, by its manifest.
+
+    The classes that pulumi-kubernetes has for each kind do the same. To import those of core/v1
+    takes two fifths of a program's start.
+
+    manifest: as Kubernetes has it. Values may be outputs, but for `apiVersion`, `kind` and a name.
+    """
+
+    def __init__(self, name: str, manifest: Manifest, opts: pulumi.ResourceOptions) -> None:
+        super().__init__(_type(manifest["apiVersion"], manifest["kind"]), name, manifest, opts)
+
+
+class ExternalObject(pulumi.CustomResource):
+    """An object of others, which is read at each run.
+
+    kind: of the API v1, such as "Service". place: its namespace and its name, by a slash.
+
+    spec, data: those of the object, if it has them.
+    """
+
+    spec: pulumi.Output[Manifest]
+    data: pulumi.Output[dict[str, str]]
+
+    def __init__(self, name: str, kind: str, place: pulumi.Input[str], opts: pulumi.ResourceOptions) -> None:
+        read = pulumi.ResourceOptions(id=place)
+        super().__init__(_type("v1", kind), name, {"spec": None, "data": None}, pulumi.ResourceOptions.merge(opts, read))
+
+
+class Release(pulumi.CustomResource):
+    """A release of Helm. What goes in is what `pulumi_kubernetes.helm.v3.Release` takes, in Pulumi's own spelling."""
+
+    def __init__(self, name: str, inputs: Mapping[str, pulumi.Input[Any]], opts: pulumi.ResourceOptions) -> None:
+        super().__init__(f"kubernetes:{_RELEASE}", name, {**inputs, "compat": "true"}, opts)
+
+
+def _type(api_version: str, kind: str) -> str:
+    group_version = api_version if "/" in api_version else f"core/{api_version}"
+    return f"kubernetes:{group_version}:{kind}"
 
 
 def check_cluster(name: str, cluster: Cluster, istio: str = "") -> Cluster:

@@ -17,7 +17,7 @@ from .config.stack import Settings
 from .istio import manifests, network_gateways
 from .istio.control_plane import Mesh, MeshArgs
 from .istio.workload import Workload, WorkloadArgs, namespaces
-from .kubernetes import Cluster, check_cluster, cluster_options, custom_resource
+from .kubernetes import Cluster, KubernetesObject, check_cluster, cluster_options
 from .local import scripting
 from .machines.host import HostFactory
 from .machines.machine import Machine, MachineArgs
@@ -177,4 +177,4 @@ def _publish_addresses(network: str, gateway: Gateway, mesh: Mesh, opts: pulumi.
     )
     manifest = {**network_gateways.remote_gateway(network, mesh.settings.namespace, []), "spec": spec}
     ready = pulumi.ResourceOptions(depends_on=list(gateway.ready))
-    return custom_resource(gateway_addresses_resource_name(network), manifest, pulumi.ResourceOptions.merge(opts, ready))
+    return KubernetesObject(gateway_addresses_resource_name(network), manifest, pulumi.ResourceOptions.merge(opts, ready))

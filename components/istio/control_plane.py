@@ -7,13 +7,11 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import pulumi
-from pulumi_kubernetes.core.v1 import ConfigMap
-from pulumi_kubernetes.helm.v3 import Release, RepositoryOptsArgs
 
 from .. import commands, mesh_facts, names
 from ..config.mesh import MeshSettings
 from ..config.stack import NamespaceSettings
-from ..kubernetes import Cluster, custom_resource
+from ..kubernetes import Cluster, ExternalObject, KubernetesObject, Release
 from ..manifest import Manifest
 from ..mesh_facts import MeshFacts
 from . import charts, manifests, network_gateways
@@ -114,10 +112,11 @@ class Mesh(pulumi.ComponentResource):
         # each run, so a changed root certificate reaches the machines.
         self.root_config_map = self.facts.apply(lambda facts: f"{facts.namespace}/{facts.root_config_map}")
         after_gateway = pulumi.Output.all(self.root_config_map, gateway.id if gateway else "")
-        root = ConfigMap.get(
+        root = ExternalObject(
             self.child_name("root-certificate"),
+            "ConfigMap",
             after_gateway.apply(lambda values: str(values[0])),
-            opts=pulumi.ResourceOptions(parent=self),
+            pulumi.ResourceOptions(parent=self),
         )
         self.root_certificate = root.data.apply(lambda data: data["root-cert.pem"])
         self.register_outputs({"gateway": self.gateway})
@@ -140,7 +139,7 @@ class Mesh(pulumi.ComponentResource):
         not.
         """
         spec = self.facts.apply(lambda facts: build(facts)["spec"])
-        return custom_resource(name, {**build(self._stated), "spec": spec}, opts)
+        return KubernetesObject(name, {**build(self._stated), "spec": spec}, opts)
 
     def child_name(self, child: str) -> str:
         """Return the resource name of something that belongs to this mesh."""
@@ -170,7 +169,7 @@ class Mesh(pulumi.ComponentResource):
         manifest = network_gateways.remote_gateway(self.network, namespace, [])
         spec = self.gateway.apply(lambda address: network_gateways.remote_gateway(self.network, namespace, [address])["spec"])
         name = self.child_name(names.gateway_addresses_resource_name(self.network))
-        return custom_resource(name, {**manifest, "spec": spec}, pulumi.ResourceOptions(parent=self, depends_on=istiod))
+        return KubernetesObject(name, {**manifest, "spec": spec}, pulumi.ResourceOptions(parent=self, depends_on=istiod))
 
     def _gateway_api(self) -> pulumi.Resource:
         """Install the Gateway API's CRDs where there are none.
@@ -221,19 +220,18 @@ class Mesh(pulumi.ComponentResource):
     def _release(self, release: str, chart: str, values: pulumi.Input[Manifest], depends_on: Sequence[pulumi.Resource]) -> Release:
         settings = self._args.settings
         source = charts.chart(settings, chart)
-        return Release(
-            self.child_name(release),
-            name=release,
-            namespace=settings.namespace,
-            chart=source.chart,
-            version=source.version,
-            repository_opts=RepositoryOptsArgs(repo=source.repository) if source.repository else None,
-            values=values,
-            timeout=TIMEOUT_S,
+        inputs = {
+            "name": release,
+            "namespace": settings.namespace,
+            "chart": source.chart,
+            "version": source.version,
+            "repositoryOpts": {"repo": source.repository} if source.repository else None,
+            "values": values,
+            "timeout": TIMEOUT_S,
             # The provider does not notice that a chart from a directory changed.
-            description=f"Istio {settings.version}",
-            opts=pulumi.ResourceOptions(parent=self, depends_on=list(depends_on)),
-        )
+            "description": f"Istio {settings.version}",
+        }
+        return Release(self.child_name(release), inputs, pulumi.ResourceOptions(parent=self, depends_on=list(depends_on)))
 
     def _read(self) -> pulumi.Output[MeshFacts]:
         """Return the facts of a mesh that exists."""

@@ -108,7 +108,8 @@ def namespace_metadata(stated: NamespaceSettings, labels: Mapping[str, str]) -> 
 
 def service_account(workload: WorkloadSettings) -> Manifest:
     """Return the workload's ServiceAccount."""
-    return {"metadata": {"name": workload.service_account_name, "namespace": workload.namespace}}
+    metadata = {"name": workload.service_account_name, "namespace": workload.namespace}
+    return {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata}
 
 
 def probe_method(settings: Probe) -> Manifest:
@@ -189,6 +190,8 @@ def services(workload: WorkloadSettings) -> dict[str, Manifest]:
     """
     return {
         name: {
+            "apiVersion": "v1",
+            "kind": "Service",
             "metadata": {
                 "name": name,
                 "namespace": workload.namespace,

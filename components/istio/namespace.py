@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import pulumi
-from pulumi_kubernetes.core.v1 import Namespace
 
 from .. import commands, names
-from ..kubernetes import Cluster
+from ..kubernetes import Cluster, KubernetesObject
 from ..manifest import Manifest
 from .scripts import remove_namespace
 
@@ -22,7 +21,8 @@ def owned_namespace(
     Returns what must exist before anything is put into it.
     """
     kept = pulumi.ResourceOptions(retain_on_delete=True)
-    namespace = Namespace(name, metadata=metadata, opts=pulumi.ResourceOptions.merge(opts, kept))
+    manifest = {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}
+    namespace = KubernetesObject(name, manifest, pulumi.ResourceOptions.merge(opts, kept))
     stack = names.stack_label(pulumi.get_project(), pulumi.get_stack())
     payload = cluster.access.apply(lambda access: remove_namespace.Payload(access, metadata["name"], stack, of_istio))
     removal = commands.local_command(

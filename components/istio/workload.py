@@ -5,18 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import pulumi
-from pulumi_kubernetes.apps.v1 import Deployment
-from pulumi_kubernetes.coordination.v1 import Lease
-from pulumi_kubernetes.core.v1 import Service, ServiceAccount
-from pulumi_kubernetes.core.v1.outputs import ServiceSpec
 
 from .. import names
 from ..config.stack import NamespaceSettings
 from ..config.workload import WorkloadSettings
 from ..existing_objects import SERVICE, SERVICE_ACCOUNT, ExistingObject, ports_by_name
-from ..kubernetes import custom_resource, use_existing
+from ..kubernetes import ExternalObject, KubernetesObject, use_existing
 from ..manifest import Manifest
 from ..mesh_facts import MeshFacts
 from . import manifests, network_gateways
@@ -48,7 +45,7 @@ def namespaces(
         if mesh.settings.adopt:
             after_namespace = pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=owned))
             resource_name = mesh.child_name(names.strict_mtls_resource_name(name))
-            peer_authentication = custom_resource(resource_name, manifests.strict_mtls(name), after_namespace)
+            peer_authentication = KubernetesObject(resource_name, manifests.strict_mtls(name), after_namespace)
             resources[name] = [*owned, peer_authentication]
     return resources
 
@@ -106,16 +103,12 @@ class Workload(pulumi.ComponentResource):
             in_mesh,
         )
         services = [
-            Service(
-                names.service_resource_name(name, service),
-                metadata=manifest["metadata"],
-                spec=manifest["spec"],
-                opts=in_namespace,
-            )
+            KubernetesObject(names.service_resource_name(name, service), manifest, in_namespace)
             for service, manifest in manifests.services(settings).items()
         ]
         existing = {service: self._existing_service(service, in_namespace) for service in settings.existing_services}
-        self.existing_services = pulumi.Output.from_input({service: read.spec.apply(_manifest) for service, read in existing.items()})
+        specs: dict[str, Any] = {service: read.spec.apply(_manifest) for service, read in existing.items()}
+        self.existing_services = pulumi.Output.from_input(specs)
         self.effective_settings = self.existing_services.apply(partial(with_existing_ports, settings))
         self.identity_resources = [account, workload_group, *services, *existing.values()]
         for service in self._with_failover:
@@ -124,20 +117,21 @@ class Workload(pulumi.ComponentResource):
             self.identity_resources.append(rule)
         self.ready = list(self.identity_resources)
         if args.machines:
-            slots_metadata = manifests.slots_lease(settings, args.machines)["metadata"]
+            slots = manifests.slots_lease(settings, args.machines)
             last = pulumi.ResourceOptions(parent=self, depends_on=list(self.identity_resources))
-            self.ready = [Lease(names.part_name(name, names.SLOTS), metadata=slots_metadata, opts=last)]
+            self.ready = [KubernetesObject(names.part_name(name, names.SLOTS), slots, last)]
             self.identity_resources += self.ready
         self.all_resources = list(self.identity_resources)
         if settings.pods:
             depends_on = [*args.namespace_resources, account, *args.mesh.ready]
-            pods = Deployment(
-                names.part_name(name, names.PODS),
-                metadata=manifests.deployment_metadata(settings),
-                spec=args.mesh.facts.apply(lambda facts: _pods(settings, facts)),
-                opts=pulumi.ResourceOptions(parent=self, depends_on=depends_on),
-            )
-            self.all_resources.append(pods)
+            deployment = {
+                "apiVersion": "apps/v1",
+                "kind": "Deployment",
+                "metadata": manifests.deployment_metadata(settings),
+                "spec": args.mesh.facts.apply(lambda facts: _pods(settings, facts)),
+            }
+            in_order = pulumi.ResourceOptions(parent=self, depends_on=depends_on)
+            self.all_resources.append(KubernetesObject(names.part_name(name, names.PODS), deployment, in_order))
         self.register_outputs({})
 
     @property
@@ -167,12 +161,14 @@ class Workload(pulumi.ComponentResource):
         """
         settings, resource_name = self.settings, names.part_name(self._name, names.ACCOUNT)
         if settings.service_account.create:
-            return ServiceAccount(resource_name, metadata=manifests.service_account(settings)["metadata"], opts=opts)
-        return ServiceAccount.get(resource_name, self._use(SERVICE_ACCOUNT, settings.service_account_name, resource_name), opts=opts)
+            return KubernetesObject(resource_name, manifests.service_account(settings), opts)
+        return ExternalObject(
+            resource_name, SERVICE_ACCOUNT, self._use(SERVICE_ACCOUNT, settings.service_account_name, resource_name), opts
+        )
 
-    def _existing_service(self, service: str, opts: pulumi.ResourceOptions) -> Service:
+    def _existing_service(self, service: str, opts: pulumi.ResourceOptions) -> ExternalObject:
         resource_name = names.service_resource_name(self._name, service)
-        return Service.get(resource_name, self._use(SERVICE, service, resource_name), opts=opts)
+        return ExternalObject(resource_name, SERVICE, self._use(SERVICE, service, resource_name), opts)
 
     def _use(self, kind: str, name: str, resource_name: str) -> str:
         """Have an object of others checked before any change, and return the id by which it is
@@ -201,19 +197,19 @@ def _pods(workload: WorkloadSettings, facts: MeshFacts) -> Manifest:
     return spec
 
 
-def _manifest(spec: ServiceSpec) -> Manifest:
+def _manifest(spec: Manifest) -> Manifest:
     """Return the selector and the ports of a Service that was read, as its manifest has them."""
     return {
-        "selector": dict(spec.selector or {}),
+        "selector": spec.get("selector") or {},
         "ports": [
             {
-                "name": port.name or "",
-                "port": port.port,
-                "targetPort": port.target_port,
-                "protocol": port.protocol or "TCP",
-                **({"appProtocol": port.app_protocol} if port.app_protocol else {}),
+                "name": port.get("name") or "",
+                "port": port["port"],
+                "targetPort": port.get("targetPort"),
+                "protocol": port.get("protocol") or "TCP",
+                **({"appProtocol": port["appProtocol"]} if port.get("appProtocol") else {}),
             }
-            for port in spec.ports or ()
+            for port in spec.get("ports") or ()
         ],
     }
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import pulumi
 from pulumi_gcp import compute, projects
-from pulumi_kubernetes.rbac.v1 import Role, RoleBinding
 
 from ...config.google import GceInstanceGroup, surge
 from ...config.google_machine_types import default_disk_type
 from ...istio.workload import Workload
+from ...kubernetes import KubernetesObject
 from ...names import STATUS_PORT, part_name
 from . import names, startup
 from .instance_options import scheduling, shielding
@@ -52,19 +52,14 @@ def token_rights(
     )
     in_cluster = pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(parent=workload, depends_on=workload.identity_resources))
     token_role = startup.token_role(settings)
-    binding = pulumi.Output.all(account.email, account.unique_id).apply(
-        lambda users: startup.token_role_binding(settings, users[0], users[1])
+    subjects = pulumi.Output.all(account.email, account.unique_id).apply(
+        lambda users: startup.token_role_binding(settings, users[0], users[1])["subjects"]
     )
+    binding = {**startup.token_role_binding(settings, "", ""), "subjects": subjects}
     return [
         member,
-        Role(part_name(name, ROLE), metadata=token_role["metadata"], rules=token_role["rules"], opts=in_cluster),
-        RoleBinding(
-            part_name(name, BINDING),
-            metadata=token_role["metadata"],
-            role_ref=startup.token_role_binding(settings, "", "")["roleRef"],
-            subjects=binding.apply(lambda manifest: manifest["subjects"]),
-            opts=in_cluster,
-        ),
+        KubernetesObject(part_name(name, ROLE), token_role, in_cluster),
+        KubernetesObject(part_name(name, BINDING), binding, in_cluster),
     ]
 
 

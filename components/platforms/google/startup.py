@@ -21,6 +21,7 @@ SCOPES = (
     "https://www.googleapis.com/auth/userinfo.email",
 )
 PERMISSIONS = ("container.clusters.connect",)
+_RBAC = "rbac.authorization.k8s.io"
 MACHINE, ADDRESS, LOCALITY = "@MACHINE@", "@ADDRESS@", "@LOCALITY@"
 """Placeholders in the files, which each machine fills in."""
 
@@ -35,7 +36,7 @@ def token_role(workload: WorkloadSettings) -> Manifest:
         "resourceNames": [account],
         "verbs": ["create"],
     }
-    return {"metadata": metadata, "rules": [rule]}
+    return {"apiVersion": f"{_RBAC}/v1", "kind": "Role", "metadata": metadata, "rules": [rule]}
 
 
 def token_role_binding(
@@ -47,8 +48,10 @@ def token_role_binding(
 
     GKE identifies the account by its email address or its unique ID, so both are subjects.
     """
-    api = {"apiGroup": "rbac.authorization.k8s.io"}
+    api = {"apiGroup": _RBAC}
     return {
+        "apiVersion": f"{_RBAC}/v1",
+        "kind": "RoleBinding",
         "metadata": token_role(workload)["metadata"],
         "roleRef": {**api, "kind": "Role", "name": token_role_name(workload.name)},
         "subjects": [{**api, "kind": "User", "name": user} for user in (email, unique_id)],

@@ -34,12 +34,7 @@ from typing import Any
 SDKS = (
     "pulumi.dynamic",
     "pulumi_command.local",
-    "pulumi_kubernetes.apiextensions",
-    "pulumi_kubernetes.apps.v1",
-    "pulumi_kubernetes.coordination.v1",
-    "pulumi_kubernetes.core.v1",
-    "pulumi_kubernetes.helm.v3",
-    "pulumi_kubernetes.meta.v1",
+    "pulumi_kubernetes",
     "pydantic.fields",
     "tools.plan.mocks",
     "tools.mock_engine",
@@ -51,7 +46,6 @@ GOOGLE_SDKS = (
     "pulumi_gcp.dns",
     "pulumi_gcp.projects",
     "pulumi_gcp.serviceaccount",
-    "pulumi_kubernetes.rbac.v1",
 )
 """The same for stacks that have the key `google`."""
 LOCAL_PATHS = ("sha256", "charts", "gatewayApi", "kubeconfig", "privateKey")

@@ -87,12 +87,11 @@ class Identity:
 def identity(lab: Lab, settings: Settings) -> Iterator[Identity]:
     """Somebody who may do in the cluster what the program lets a group's machines do."""
     workload = settings.workloads["product"]
-    kind = {"apiVersion": "rbac.authorization.k8s.io/v1"}
     user = f"system:serviceaccount:shop:{ACCOUNT}"
     objects = [
         {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": ACCOUNT, "namespace": "shop"}},
-        {**kind, "kind": "Role", **startup.token_role(workload)},
-        {**kind, "kind": "RoleBinding", **startup.token_role_binding(workload, user, "1")},
+        startup.token_role(workload),
+        startup.token_role_binding(workload, user, "1"),
     ]
     manifest = yaml.safe_dump_all(objects)
     lab.run("kubectl", "apply", "--filename", "-", stdin=manifest)

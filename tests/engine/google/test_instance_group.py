@@ -81,9 +81,9 @@ def workload(plane: ControlPlane, namespace: str) -> WorkloadSettings:
         plane.create("v1", "ServiceAccount", namespace, name)
     account = account_of(plane, namespace)
     role, binding = startup.token_role(settings), startup.token_role_binding(settings, account.email, account.unique_id)
-    plane.create("rbac.authorization.k8s.io/v1", "Role", namespace, role["metadata"]["name"], rules=role["rules"])
-    rest = {key: value for key, value in binding.items() if key != "metadata"}
-    plane.create("rbac.authorization.k8s.io/v1", "RoleBinding", namespace, binding["metadata"]["name"], **rest)
+    for manifest in (role, binding):
+        rest = {key: value for key, value in manifest.items() if key not in ("apiVersion", "kind", "metadata")}
+        plane.create(manifest["apiVersion"], manifest["kind"], namespace, manifest["metadata"]["name"], **rest)
     plane.wait_until_may(account.email, namespace, "create", "serviceaccounts/token", "product")
     return settings
 

@@ -22,7 +22,7 @@ from components import names
 from components.config.stack import NamespaceSettings
 from components.config.workload import HttpProbe, Probe, Service, WorkloadSettings
 from components.istio import manifests
-from components.kubernetes import custom_resource
+from components.kubernetes import KubernetesObject
 from components.local import cluster_access, scripting
 from components.machines import entries
 from components.machines.scripts import slots
@@ -459,7 +459,7 @@ def test_a_refresh_shows_nothing_of_slots_and_of_what_others_note(
         stated = NamespaceSettings(name=workload.namespace, annotations={"example.com/team": "shop"})
         v1.Namespace("namespace", metadata=manifests.namespace_metadata(stated, {"istio-injection": "enabled"}), opts=opts)
         v1.ServiceAccount("account", metadata={"name": "product", "namespace": workload.namespace}, opts=opts)
-        custom_resource("group", manifests.workload_group(settings, "pods"), opts)
+        KubernetesObject("group", manifests.workload_group(settings, "pods"), opts)
         Lease("slots", metadata=manifests.slots_lease(settings, ["m1", "m2", "m3"])["metadata"], opts=opts)
         for name, service in manifests.services(settings).items():
             v1.Service(name, metadata=service["metadata"], spec=service["spec"], opts=opts)
