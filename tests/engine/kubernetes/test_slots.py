@@ -15,8 +15,6 @@ from typing import Any
 import pulumi
 import pytest
 from pulumi_kubernetes import Provider
-from pulumi_kubernetes.coordination.v1 import Lease
-from pulumi_kubernetes.core import v1
 
 from components import names
 from components.config.stack import NamespaceSettings
@@ -457,12 +455,13 @@ def test_a_refresh_shows_nothing_of_slots_and_of_what_others_note(
         cluster = Provider("cluster", kubeconfig=workload.plane.kubeconfig, upsert_existing_objects=True, enable_patch_force=True)
         opts = pulumi.ResourceOptions(provider=cluster)
         stated = NamespaceSettings(name=workload.namespace, annotations={"example.com/team": "shop"})
-        v1.Namespace("namespace", metadata=manifests.namespace_metadata(stated, {"istio-injection": "enabled"}), opts=opts)
-        v1.ServiceAccount("account", metadata={"name": "product", "namespace": workload.namespace}, opts=opts)
+        metadata = manifests.namespace_metadata(stated, {"istio-injection": "enabled"})
+        KubernetesObject("namespace", {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}, opts)
+        KubernetesObject("account", manifests.service_account(settings), opts)
         KubernetesObject("group", manifests.workload_group(settings, "pods"), opts)
-        Lease("slots", metadata=manifests.slots_lease(settings, ["m1", "m2", "m3"])["metadata"], opts=opts)
+        KubernetesObject("slots", manifests.slots_lease(settings, ["m1", "m2", "m3"]), opts)
         for name, service in manifests.services(settings).items():
-            v1.Service(name, metadata=service["metadata"], spec=service["spec"], opts=opts)
+            KubernetesObject(name, service, opts)
 
     def assert_no_difference() -> None:
         stack.call("refresh", "--stack", STACK, "--preview-only", "--expect-no-changes")
