@@ -14,7 +14,7 @@ import threading
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 T = TypeVar("T")
 TIMED_OUT = 1000
@@ -86,6 +86,17 @@ class _Start:
 
     running = False
     signal: int | None = None
+
+
+class _Running:
+    """The programs that `start` started, and whether `end_all` ended them.
+
+    There is no lock: a signal's handler would wait for the thread that it interrupts. A copy of a
+    set is made in one step.
+    """
+
+    programs: ClassVar[set[subprocess.Popen[bytes]]] = set()
+    ended = False
 
 
 def _interrupt(number: int, _frame: object) -> None:
@@ -180,6 +191,8 @@ def start(words: Sequence[str], environment: Mapping[str, str] | None = None) ->
     if in_main_thread:
         _Start.running = True
     try:
+        if _Running.ended:
+            raise Failed(f"{words[0]} was not started: this process is being ended")
         process = subprocess.Popen(
             list(words),
             stdin=subprocess.PIPE,
@@ -198,7 +211,22 @@ def start(words: Sequence[str], environment: Mapping[str, str] | None = None) ->
         end(process)
         process.wait()
         raise SystemExit(128 + _Start.signal)
+    _Running.programs.difference_update([each for each in list(_Running.programs) if each.returncode is not None])
+    _Running.programs.add(process)
+    if _Running.ended:  # since it was looked at above
+        end(process)
     return process
+
+
+def end_all() -> None:
+    """End every program that a thread of this process runs, and let none start from now on.
+
+    For a signal's handler in a process that has threads: an exception ends the main thread alone.
+    """
+    _Running.ended = True
+    for process in list(_Running.programs):
+        if process.poll() is None:
+            end(process)
 
 
 def end(process: subprocess.Popen[bytes]) -> None:

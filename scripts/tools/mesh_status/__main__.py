@@ -16,7 +16,9 @@ from .model import Mesh
 def main() -> int:
     os.environ.pop("PYTHONPATH", None)  # the launcher's; it is not meant for the programs that are called from here
     arguments = cli.parser().parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, _interrupt)
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as in a shell's background
+        signal.signal(signal.SIGINT, _interrupt)
     scripting.accept_hangups()
     variables = pulumi.environment()
     try:
@@ -37,6 +39,12 @@ def main() -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     failed = mesh.health != "healthy" or (result and result.error)
     return cli.NOT_HEALTHY if failed else cli.HEALTHY
+
+
+def _interrupt(*_: object) -> None:
+    """End what threads wait for, and the main thread: the interpreter waits for all of them."""
+    scripting.end_all()
+    raise KeyboardInterrupt
 
 
 def _draw(mesh: Mesh, file: Path) -> bool:
