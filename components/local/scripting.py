@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -68,14 +68,16 @@ def main(script: types.ModuleType, operation: str, payloads: str | None = None) 
         print(encode(result))
 
 
-def accept_hangups() -> None:
+def accept_hangups(handler: Callable[[int, object], object] | None = None) -> None:
     """Have programs end on SIGHUP also where this process ignores it, as under `nohup`.
+
+    handler: what ends this process where it does not ignore SIGHUP; without it, an exception.
 
     ssh ends the commands that connect it to a server (ProxyCommand) by SIGHUP. One that inherits
     that the signal is ignored goes on, and holds ssh's output open.
     """
     ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
-    signal.signal(signal.SIGHUP, (lambda *_: None) if ignored else _interrupt)
+    signal.signal(signal.SIGHUP, (lambda *_: None) if ignored else handler or _interrupt)
 
 
 class _Start:

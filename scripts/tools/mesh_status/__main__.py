@@ -19,7 +19,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as in a shell's background
         signal.signal(signal.SIGINT, _interrupt)
-    scripting.accept_hangups()
+    scripting.accept_hangups(_interrupt)
     variables = pulumi.environment()
     try:
         result = verify.run(variables, arguments.stack) if arguments.verify else None

@@ -44,7 +44,7 @@ def begun(notes: Path) -> list[int]:
     return [int(line) for line in notes.read_text().split()] if notes.exists() else []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interruption_ends_what_it_waits_for_and_starts_nothing_more(number: signal.Signals, tmp_path: Path) -> None:
     notes = tmp_path / "notes"
     for name in ("ssh", "kubectl"):
