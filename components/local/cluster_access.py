@@ -71,6 +71,15 @@ _LATE_COLLECTION = {"GOGC": "off", "GOMEMLIMIT": "256MiB"}
 """Go collects no garbage below this limit. kubectl otherwise spends a fifth of its processor time
 on that, and has ended before it needs the memory.
 """
+FROM_STDIN = ("--filename", "-", "--validate=ignore")
+"""Options of `apply`, `create` and `replace` for objects on stdin.
+
+The API server validates the objects. `apply --server-side` refuses unknown fields in any case.
+Otherwise kubectl reads OpenAPI documents first; for a List it reads the whole of version 2, which
+has all kinds of the cluster. It gives up after 32 s, and a busy API server needs more
+(kubernetes/cli-runtime: pkg/resource, `queryParamVerifierV3`; kubernetes/client-go: discovery,
+`defaultTimeout`).
+"""
 
 
 class Kubectl:

@@ -23,7 +23,7 @@ from typing import Any
 
 from .. import names
 from ..local import scripting
-from ..local.cluster_access import Kubectl
+from ..local.cluster_access import FROM_STDIN, Kubectl
 from ..manifest import Manifest
 from .bundle import Owner
 
@@ -185,7 +185,7 @@ def quarantine(kubectl: Kubectl, machine: Quarantine) -> str:
     name = f"WorkloadEntry {owner.namespace}/{machine.entry}"
     for _ in range(ATTEMPTS):
         delete_registered(kubectl, owner.namespace, owner.registration)
-        created = kubectl.call(REQUEST_TIMEOUT, "create", "--filename", "-", stdin=text, timeout_s=TIMEOUT_S)
+        created = kubectl.call(REQUEST_TIMEOUT, "create", *FROM_STDIN, stdin=text, timeout_s=TIMEOUT_S)
         if created.status == 0:
             return f"the {name} keeps its agent out of the mesh"
         present = read(kubectl, owner.namespace, machine.entry)
@@ -240,7 +240,7 @@ def _put_back(kubectl: Kubectl, item: Manifest, owner: Owner) -> None:
     text = json.dumps({**item, "metadata": metadata}).encode()
     reason = ""
     for _ in range(ATTEMPTS):
-        created = kubectl.call(REQUEST_TIMEOUT, "create", "--filename", "-", stdin=text, timeout_s=TIMEOUT_S)
+        created = kubectl.call(REQUEST_TIMEOUT, "create", *FROM_STDIN, stdin=text, timeout_s=TIMEOUT_S)
         if created.status == 0:
             return
         reason = scripting.last_words(created.error)

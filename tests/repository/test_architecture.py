@@ -137,3 +137,9 @@ def test_modules_exchange_records_and_manifests() -> None:
         name for module in MODULES for name, text in public_types(parsed(module), module.removesuffix(".__init__")) if RAW_MAP.search(text)
     }
     assert raw == set(RAW), "take or return a frozen record, or a `Manifest`"
+
+
+def test_objects_reach_kubectl_in_one_way() -> None:
+    """Without `--validate=ignore`, kubectl reads OpenAPI documents, for which a busy API server takes minutes."""
+    writing = re.compile(r'"(apply|create|replace)",[^()]*"--filename"')
+    assert [str(file) for file in (ROOT / "components").rglob("*.py") if writing.search(file.read_text())] == [], "use FROM_STDIN"

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...local import scripting
-from ...local.cluster_access import ClusterAccess, Kubectl, kubectl
+from ...local.cluster_access import FROM_STDIN, ClusterAccess, Kubectl, kubectl
 from ...manifest import Manifest
 from ...names import MANAGED_BY_LABEL, PROJECT
 from ...ownership import labels_of, served_kinds
@@ -116,7 +116,7 @@ def _release(crd: Manifest) -> tuple[int, ...]:
 def _apply(program: Kubectl, crds: Sequence[Manifest]) -> None:
     text = json.dumps({"apiVersion": "v1", "kind": "List", "items": list(crds)})
     program.check(
-        *("apply", "--server-side", "--filename", "-"),
+        *("apply", "--server-side", *FROM_STDIN),
         purpose="the Gateway API's CRDs cannot be installed",
         stdin=text.encode(),
         timeout_s=300,

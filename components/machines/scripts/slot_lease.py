@@ -14,6 +14,7 @@ from time import gmtime, sleep, strftime
 from typing import Protocol
 
 from ...local import scripting
+from ...local.cluster_access import FROM_STDIN
 from ...manifest import Manifest
 from ...names import GROUP_ANNOTATION, JOINED_ANNOTATION_PREFIX, SLOTS_ANNOTATION, slots_lease_name
 from .slot_decision import SlotRequest, annotations_of
@@ -169,7 +170,7 @@ class SlotsLease:
             spec |= {"holderIdentity": ", ".join(sorted(slots.holders)), "renewTime": now}
         kept = {key: lease[key] for key in ("apiVersion", "kind")}
         text = json.dumps({**kept, "metadata": {**lease["metadata"], "annotations": annotations}, "spec": spec})
-        words = ("replace", "--filename", "-", "--validate=ignore", "--output", "json")
+        words = ("replace", *FROM_STDIN, "--output", "json")
         written: Manifest = json.loads(self._call("update leases", *words, stdin=text.encode()))
         return written
 

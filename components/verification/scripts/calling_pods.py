@@ -20,7 +20,7 @@ from typing import Any
 
 from ... import names
 from ...local import scripting, update_id
-from ...local.cluster_access import ClusterAccess, Kubectl, kubectl
+from ...local.cluster_access import FROM_STDIN, ClusterAccess, Kubectl, kubectl
 from ...manifest import Manifest
 from .. import resource_limits
 
@@ -174,7 +174,7 @@ class Jobs:
         metadata["name"] = _job_name(pair.name, which)
         of_update = {names.CALLERS_LABEL: _of_update(pair.name), names.STACK_LABEL: pair.stack, names.UPDATE_LABEL: _update()}
         metadata["labels"] = {**metadata["labels"], **of_update}
-        words = ("create", "--filename", "-", "--output", "name", *self._namespace)
+        words = ("create", *FROM_STDIN, "--output", "name", *self._namespace)
         stdin = json.dumps(manifest).encode()
         created = self._kubectl.call("--request-timeout=20s", *words, stdin=stdin, timeout_s=60)
         if created.status and "already exists" not in created.error:

@@ -246,6 +246,16 @@ def no_crds_access(no_crds: ControlPlane, monkeypatch: pytest.MonkeyPatch) -> Cl
     return access_to(no_crds, monkeypatch)
 
 
+@pytest.fixture
+def requests(no_crds_access: ClusterAccess, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A file with what kubectl asks of that control plane."""
+    log, programs = tmp_path / "requests", tmp_path / "programs"
+    monkeypatch.setenv("HOME", str(tmp_path))  # without what earlier calls have cached
+    add_program(programs, "kubectl", f'exec {control_plane.program("kubectl")} -v=6 "$@" 2>>{log}')
+    monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
+    return log
+
+
 def delete_crds(plane: ControlPlane, *names: str) -> None:
     """Delete CRDs, and wait until the API server no longer serves their kinds."""
     for name in names:
@@ -285,9 +295,11 @@ def revisions(plane: ControlPlane) -> dict[str, str]:
 
 
 def test_crds_are_installed_where_there_are_none_and_upgraded_where_they_are_ours(
-    no_crds: ControlPlane, no_crds_access: ClusterAccess, source: str, newer: str
+    no_crds: ControlPlane, no_crds_access: ClusterAccess, source: str, newer: str, requests: Path
 ) -> None:
     gateway_api.run(gateway_api.Payload(no_crds_access, source))
+    assert "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/" in requests.read_text()
+    assert "/openapi" not in requests.read_text(), "a busy API server takes minutes for these documents"
     first = revisions(no_crds)
     assert {"gateways", "gatewayclasses"} <= set(first)
     gateway_api.run(gateway_api.Payload(no_crds_access, source))
