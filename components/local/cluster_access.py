@@ -74,11 +74,13 @@ on that, and has ended before it needs the memory.
 FROM_STDIN = ("--filename", "-", "--validate=ignore")
 """Options of `apply`, `create` and `replace` for objects on stdin.
 
-The API server validates the objects. `apply --server-side` refuses unknown fields in any case.
-Otherwise kubectl reads OpenAPI documents first; for a List it reads the whole of version 2, which
-has all kinds of the cluster. It gives up after 32 s, and a busy API server needs more
-(kubernetes/cli-runtime: pkg/resource, `queryParamVerifierV3`; kubernetes/client-go: discovery,
-`defaultTimeout`).
+Without `--validate=ignore`, kubectl first reads OpenAPI documents of the cluster. For a List it reads
+the whole of version 2, which describes every kind. It gives up after 32 s, and a busy API server
+may need longer (kubernetes/cli-runtime: pkg/resource, `queryParamVerifierV3`;
+kubernetes/client-go: discovery, `defaultTimeout`).
+
+With it, the API server still validates the objects. `apply --server-side` still refuses unknown
+fields; `create` and `replace` drop them, and those objects are written by this program.
 """
 
 

@@ -140,6 +140,6 @@ def test_modules_exchange_records_and_manifests() -> None:
 
 
 def test_objects_reach_kubectl_in_one_way() -> None:
-    """Without `--validate=ignore`, kubectl reads OpenAPI documents, for which a busy API server takes minutes."""
-    writing = re.compile(r'"(apply|create|replace)",[^()]*"--filename"')
+    """Otherwise kubectl reads OpenAPI documents first, for which a busy API server may need longer than it waits."""
+    writing = re.compile(r'"(apply|create|replace)",[^()]*"(-f|--filename)\b')
     assert [str(file) for file in (ROOT / "components").rglob("*.py") if writing.search(file.read_text())] == [], "use FROM_STDIN"
