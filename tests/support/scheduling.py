@@ -57,9 +57,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduler:
 NICENESS = 5
 """Of the other tests while there are labs: machines and pods answer in time whatever else runs.
 
-Other tests have deadlines, too: the engine gives a provider 10 s to answer its first call. With the
-niceness 10, that was not enough beside labs and a busy core. Beside 24 processes of normal priority,
-such a call took up to 1.7 s with 10, and up to 0.4 s with 5.
+Other tests have deadlines, too: Pulumi's engine gives a provider 10 s to answer its first call. With
+the niceness 10, a provider in a test's process once missed them, beside labs and a busy core. Beside
+24 busy processes of normal priority it answered within 1.7 s with 10, and within 0.4 s with 5.
 """
 
 
