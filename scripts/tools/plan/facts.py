@@ -163,9 +163,10 @@ _ASSIGNMENT = re.compile(r"^([A-Z][A-Z0-9_]*)=(.*)$")
 
 
 def variables(script: str) -> tuple[dict[str, str], str]:
-    """Return the variables at the beginning of a script, and the script without them.
+    """Return the variables of a script, and the script without their lines.
 
-    They are one a line, quoted for a shell (components/shell.py: `assignments`).
+    Each is on a line of its own, quoted for a shell (components/shell.py: `assignments`). Where a
+    name is assigned twice, the first value counts.
     """
     values: dict[str, str] = {}
     lines = script.splitlines()
@@ -174,12 +175,13 @@ def variables(script: str) -> tuple[dict[str, str], str]:
 
 
 _ONE_WORD = re.compile(r"""'([^']*)'|([^\s'"\\]+)""")
-"""A word as `shlex.quote` returns it, without a quote in it."""
+"""A word in single quotes, or one without quotes, backslashes and whitespace."""
 
 
 def _words(text: str) -> list[str]:
-    """Split as `shlex.split` does, which reads each character by itself: half a second for a tar
-    of files.
+    """Split a text as `shlex.split` does.
+
+    That function copies the word for each character. A tar of files took half a second.
     """
     matched = _ONE_WORD.fullmatch(text)
     return shlex.split(text) if matched is None else [matched[1] or matched[2] or ""]
